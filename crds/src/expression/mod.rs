@@ -1,0 +1,1 @@
+//! CEL expressions: bounded before they run, compiled once, evaluated over borrowed JSON.

@@ -1,0 +1,9 @@
+//! What passes between a user, the operator and the runtime: types, and pure functions on them.
+//! Nothing here does I/O, reads a clock or draws a random number.
+#![forbid(unsafe_code)]
+
+pub mod expression;
+pub mod pipeline;
+pub mod runtime_config;
+
+pub use pipeline::{OrderPipeline, OrderPipelineSpec};

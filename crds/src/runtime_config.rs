@@ -1,0 +1,168 @@
+//! What the operator writes and the runtime reads: a checked pipeline in which every default is filled in.
+
+use crate::pipeline::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The key of the ConfigMap `<pipeline>-config` that holds it, and the file's name in the pod.
+pub const CONFIG_FILE: &str = "config.json";
+/// Where that ConfigMap is mounted.
+pub const CONFIG_DIR: &str = "/etc/orderpipeline/config";
+/// Where Secrets are mounted: `<name>/<key>` below it.
+pub const SECRETS_DIR: &str = "/etc/orderpipeline/secrets";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeConfig {
+    pub pipeline: String,
+    pub namespace: String,
+    /// The backend that the document asks for: one of `backends`.
+    pub backend: String,
+    pub backends: Vec<Backend>,
+    /// The pipeline's own topics, and the dead-letter topics of these (`dead_letter: None`).
+    pub topics: Vec<TopicConfig>,
+    pub events: Vec<EventConfig>,
+    pub store: StoreConfig,
+    pub api: Option<ApiConfig>,
+    pub worker: Option<WorkerConfig>,
+    pub generator: Option<GeneratorConfig>,
+    pub telemetry: Telemetry,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicConfig {
+    pub name: String,
+    pub partitions: u32,
+    pub replicas: Option<u32>,
+    pub retention: Duration,
+    pub max_message_bytes: usize,
+    pub envelope: Envelope,
+    pub producers: Producers,
+    pub invalid: Invalid,
+    /// None on a dead-letter topic itself.
+    pub dead_letter: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventConfig {
+    pub name: String,
+    /// Never empty; the first one is where it is written to.
+    pub topics: Vec<String>,
+    /// None: the `type` attribute is the event's name, or missing.
+    pub when: Option<String>,
+    pub key: String,
+    pub id: Option<String>,
+    pub at: Option<String>,
+    pub schema: Option<Json>,
+    pub rules: Vec<Rule>,
+    pub effect: Effect,
+    pub order: OrderExpressions,
+    pub set: BTreeMap<String, String>,
+    pub append: BTreeMap<String, String>,
+    pub emit: Vec<Emit>,
+}
+
+/// All but the id may be missing in an event: then that field stays as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderExpressions {
+    pub id: String,
+    pub tenant: Option<String>,
+    pub customer: Option<String>,
+    pub items: Option<String>,
+    pub total: Option<String>,
+    pub status: Option<String>,
+    pub created_at: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreConfig {
+    Postgres { url: SecretKeyRef, schema: String },
+    Memory { max_orders: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiConfig {
+    pub dialect: Dialect,
+    /// The event that is written for a new order.
+    pub creates: String,
+    /// The event that is written for a change; without one nothing can be changed over HTTP.
+    pub updates: Option<String>,
+    pub keys: Option<SecretRef>,
+    pub admin_keys: Option<SecretRef>,
+    pub idempotency: Idempotency,
+    pub publish_deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Dialect {
+    Orders,
+    Cart,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerConfig {
+    pub group: String,
+    pub tenants: Vec<String>,
+    pub batch_size: usize,
+    pub poll_interval: Duration,
+    pub deadline: Duration,
+    pub retry: RetryPolicy,
+    pub callback: Option<CallbackConfig>,
+}
+
+/// Delay before attempt n+1: base x 2^n, at most max, plus or minus the jitter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryPolicy {
+    pub attempts: u32,
+    pub base: Duration,
+    pub max: Duration,
+    pub jitter_percent: u32,
+}
+
+impl RetryPolicy {
+    /// `attempt` counts from 0; `random` is in 0..1 and spreads the delay over the jitter.
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+        let doubled = self.base.saturating_mul(1u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(self.max);
+        let jitter = f64::from(self.jitter_percent) / 100.0 * (2.0 * random - 1.0);
+        doubled.mul_f64((1.0 + jitter).max(0.0)).min(self.max)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallbackConfig {
+    pub url: String,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GeneratorConfig {
+    pub publishes: String,
+    pub shape: Shape,
+    pub rate: u32,
+    pub customers: u32,
+    pub seed: Option<u64>,
+}
+
+impl RuntimeConfig {
+    pub fn backend(&self) -> Option<&Backend> {
+        self.backends.iter().find(|b| b.name == self.backend.as_str())
+    }
+    pub fn topic(&self, name: &str) -> Option<&TopicConfig> {
+        self.topics.iter().find(|t| t.name == name)
+    }
+    pub fn event(&self, name: &str) -> Option<&EventConfig> {
+        self.events.iter().find(|e| e.name == name)
+    }
+}

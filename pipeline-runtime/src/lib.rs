@@ -1,0 +1,8 @@
+//! The one image that every pod of a pipeline runs.
+#![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod codec;
+pub mod contract;
+pub mod publish;
+pub mod store;

@@ -1,0 +1,158 @@
+//! Where orders are kept: one trait, two databases that behave the same, held to that by one test suite.
+//!
+//! An effect and the note that it happened are one transaction: that is what "takes effect once" rests on.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value as Json, value::RawValue};
+use std::time::Duration;
+
+/// What one event does to one order.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What makes a repeat a repeat, for everything but Create (there the order's id does).
+    pub event_id: String,
+    /// The event's name in the document.
+    pub event: String,
+    pub effect: crds::pipeline::Effect,
+    pub order_id: String,
+    /// SHA-256 of the event's data: the same order id with another one is a conflict.
+    pub content: [u8; 32],
+    pub fields: Fields,
+    /// Set by this event, unless a newer event has set it already. `status` and the other columns are in `fields`.
+    pub set: Map<String, Json>,
+    pub append: Map<String, Json>,
+    /// When it happened, where the document says so: an older event does not overwrite what a newer one has set.
+    /// None: the order of arrival decides.
+    pub at: Option<DateTime<Utc>>,
+    /// When it was published.
+    pub published_at: DateTime<Utc>,
+    /// Where it came from, for people: topic/partition/offset.
+    pub source: String,
+}
+
+/// The order's own columns, as far as the event has them.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    pub tenant: Option<String>,
+    pub customer: Option<String>,
+    /// JSON text, as it came.
+    pub items: Option<String>,
+    /// The amount's decimal text, as it came.
+    pub total: Option<String>,
+    pub status: Option<String>,
+    pub created_at: Option<DateTime<Utc>>,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It took effect now.
+    Done,
+    /// It had taken effect before.
+    Repeat,
+    /// An update whose order is not there yet: kept, and applied with the Create.
+    Waiting,
+    /// It contradicts what is stored and never can take effect: a dead letter. The sentence says why.
+    Conflict(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    pub order_id: String,
+    pub tenant_id: Option<String>,
+    pub customer_id: Option<String>,
+    /// JSON text.
+    pub items: Option<RawJson>,
+    /// Decimal text, serialised as a JSON number.
+    pub total_amount: Option<Amount>,
+    pub status: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// What `set` and `append` have put there.
+    #[serde(flatten)]
+    pub fields: Map<String, Json>,
+}
+
+/// A decimal amount kept as text, so that it never passes through a float; written to JSON as a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amount(pub String);
+impl Serialize for Amount {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        raw(&self.0, serializer)
+    }
+}
+
+/// JSON text that is passed on as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawJson(pub String);
+impl Serialize for RawJson {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        raw(&self.0, serializer)
+    }
+}
+
+fn raw<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(raw) => raw.serialize(serializer),
+        Err(_) => serializer.serialize_str(text),
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Worth another try: connection lost, deadlock, serialisation, too many connections, disk full.
+    #[error("the store cannot be used now: {0}")]
+    Transient(String),
+    /// The same change will fail again: a value out of range, text that the database cannot hold.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+}
+
+/// A claim on a request id (`idempotency: Strict`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is ours: publish, then `settle_claim`.
+    Ours,
+    /// Somebody is publishing it now. Ask again.
+    Pending,
+    /// Answered before: the stored answer.
+    Answered { body_hash: [u8; 32], answer: String },
+    /// Taken by a request with another body.
+    OtherBody,
+}
+
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub limit: u32,
+    pub tenant: Option<String>,
+}
+
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates or upgrades the tables. Safe to run from many processes at once.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Applies a batch in one transaction, in the given order for changes of one order, and says for each what became of it.
+    /// All or nothing: on `Err` nothing of the batch is applied. May be called concurrently; rows are locked in the order of their ids.
+    async fn apply(&self, batch: &[Change]) -> Result<Vec<Applied>, StoreError>;
+
+    async fn order(&self, id: &str) -> Result<Option<Order>, StoreError>;
+
+    /// The newest first.
+    async fn recent(&self, query: &Query) -> Result<Vec<Order>, StoreError>;
+
+    /// Claims a request id before anything is published. A claim that is neither settled nor released within `lease` is taken over.
+    async fn claim(&self, request: &str, body_hash: [u8; 32], lease: Duration) -> Result<Claim, StoreError>;
+    async fn settle_claim(&self, request: &str, answer: &str) -> Result<(), StoreError>;
+    async fn release_claim(&self, request: &str) -> Result<(), StoreError>;
+
+    /// Whether the database answers now.
+    async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Forgets what is older: notes of applied events and claims. Small steps; returns how many rows went.
+    /// Updates that waited past `keep` for their Create are returned, to become dead letters.
+    async fn tidy(&self, keep: Duration) -> Result<Vec<Change>, StoreError>;
+}
