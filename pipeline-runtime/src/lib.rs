@@ -5,4 +5,5 @@ pub mod broker;
 pub mod codec;
 pub mod contract;
 pub mod publish;
+pub mod sqlite;
 pub mod store;

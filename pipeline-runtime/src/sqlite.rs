@@ -1,0 +1,163 @@
+//! One SQLite database (a file, or memory) that the SQLite store and the embedded broker share: one writer, a few readers.
+//!
+//! SQLite takes one writer at a time anyway. With one writing connection the waiting happens in the pool, fairly and without `SQLITE_BUSY`.
+//! Who writes begins with `begin_with("BEGIN IMMEDIATE")`, so that a foreign tool on the file makes it wait and not fail halfway.
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a connection waits for a lock that somebody outside this process holds, and a caller for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+const READERS: u32 = 4;
+/// The write-ahead log is cut back to this size, in bytes, once it has been larger.
+const LOG_SIZE: &str = "67108864";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    File(PathBuf),
+    /// Gone when the last clone of the [`Database`] is.
+    Memory,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot create {path}: {reason}; choose a directory that this user may write to", path = path.display())]
+    Create { path: PathBuf, reason: std::io::Error },
+    #[error("another process uses {path}: end it, or choose another file", path = path.display())]
+    InUse { path: PathBuf },
+    #[error("cannot open the database {place}: {reason}")]
+    Open { place: String, reason: sqlx::Error },
+}
+
+/// The open database. Cheap to clone; the file stays this process's own until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// One connection.
+    pub writer: SqlitePool,
+    /// Connections that cannot write. In memory it is the writer's pool: whoever holds the writer must not wait for a reader.
+    pub readers: SqlitePool,
+    _lock: Option<Arc<File>>,
+}
+
+impl Database {
+    /// Opens the database, and creates it with its directory where it is missing.
+    pub async fn open(place: &Place) -> Result<Database, OpenError> {
+        match place {
+            Place::File(path) => Database::file(path).await,
+            Place::Memory => Database::memory().await,
+        }
+    }
+
+    async fn file(path: &Path) -> Result<Database, OpenError> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|reason| OpenError::Create { path: directory.into(), reason })?;
+        }
+        let lock = lock(path)?;
+        let options = options().filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+        let failed = |reason| OpenError::Open { place: path.display().to_string(), reason };
+        // The writer comes first: it makes the file and sets the journal mode, which readers cannot.
+        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        let readers = pool(READERS).connect_with(options.pragma("query_only", "true")).await.map_err(failed)?;
+        Ok(Database { writer, readers, _lock: Some(Arc::new(lock)) })
+    }
+
+    async fn memory() -> Result<Database, OpenError> {
+        let failed = |reason| OpenError::Open { place: "in memory".into(), reason };
+        let writer = pool(1).connect_with(options().filename(":memory:")).await.map_err(failed)?;
+        Ok(Database { readers: writer.clone(), writer, _lock: None })
+    }
+
+    /// Ends all connections, the log folded into the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// The kernel gives the lock back when the process ends, however it ends.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let failed = |reason| OpenError::Create { path: name.clone(), reason };
+    let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
+        Err(TryLockError::Error(reason)) => Err(failed(reason)),
+    }
+}
+
+fn options() -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        // Each commit reaches the disk before it is acknowledged: it survives a kill and a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(PATIENCE)
+        .foreign_keys(true)
+        .pragma("journal_size_limit", LOG_SIZE)
+        .pragma("temp_store", "memory")
+}
+
+/// Connections are kept for ever: they cost little, and with the last one a database in memory would end.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(connections)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .acquire_timeout(PATIENCE)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    async fn write_then_read(database: &Database) -> i64 {
+        sqlx::query("CREATE TABLE IF NOT EXISTS t (n INTEGER)").execute(&database.writer).await.unwrap();
+        sqlx::query("INSERT INTO t VALUES (1)").execute(&database.writer).await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&database.readers).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_writer_commits_the_readers_see() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("new/state.db"));
+        assert_eq!(write_then_read(&Database::open(&place).await.unwrap()).await, 1);
+        assert_eq!(write_then_read(&Database::open(&Place::Memory).await.unwrap()).await, 1);
+    }
+
+    #[tokio::test]
+    async fn readers_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&Place::File(directory.path().join("state.db"))).await.unwrap();
+        write_then_read(&database).await;
+        assert!(sqlx::query("INSERT INTO t VALUES (2)").execute(&database.readers).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_use_is_refused_until_it_is_let_go_and_then_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("state.db"));
+        let database = Database::open(&place).await.unwrap();
+        write_then_read(&database).await;
+        let refused = Database::open(&place).await.unwrap_err();
+        assert!(refused.to_string().contains("another process uses"), "{refused}");
+        database.close().await;
+        drop(database);
+        assert_eq!(write_then_read(&Database::open(&place).await.unwrap()).await, 2);
+    }
+
+    #[tokio::test]
+    async fn an_ack_is_on_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&Place::File(directory.path().join("state.db"))).await.unwrap();
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&database.writer).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&database.writer).await.unwrap();
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+}
