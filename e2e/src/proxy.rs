@@ -1,0 +1,123 @@
+//! A TCP proxy on loopback that can misbehave: cut, stalled, slow.
+
+use anyhow::{Context, Result};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// How the way between client and service is just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Open,
+    /// Every piece of data is held back for so long, in both directions.
+    Slow(Duration),
+    /// Connections stand and new ones are accepted, but no byte passes.
+    Stalled,
+    /// Connections are closed, new ones refused.
+    Cut,
+}
+
+/// Forwards a port of loopback to a service. Ends when dropped.
+pub struct Proxy {
+    port: u16,
+    way: Arc<watch::Sender<Way>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts forwarding to `target` (host:port), which need not be there yet.
+    pub async fn start(target: String) -> Result<Proxy> {
+        let port = super::bed::free_port()?;
+        let listener = listen(port)?;
+        let way = Arc::new(watch::Sender::new(Way::Open));
+        let accepting = tokio::spawn(accept(listener, port, target, way.clone()));
+        Ok(Proxy { port, way, accepting })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes the way; it holds for the connections that stand as well.
+    pub fn set(&self, way: Way) {
+        self.way.send_replace(way);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn listen(port: u16) -> Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?; // connections that were cut linger in TIME_WAIT
+    socket.bind((Ipv4Addr::LOCALHOST, port).into()).with_context(|| format!("binding port {port}"))?;
+    Ok(socket.listen(1024)?)
+}
+
+async fn accept(listener: TcpListener, port: u16, target: String, way: Arc<watch::Sender<Way>>) {
+    let mut listener = Some(listener);
+    let mut connections = JoinSet::new();
+    let mut changes = way.subscribe();
+    loop {
+        let cut = *changes.borrow_and_update() == Way::Cut;
+        if cut {
+            listener = None; // a port that nobody listens on refuses
+            connections.shutdown().await;
+        } else if listener.is_none() {
+            listener = listen(port).ok();
+        }
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await.ok(),
+                None if cut => std::future::pending().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            accepted = accepted => match accepted {
+                Some((client, _)) => { connections.spawn(forward(client, target.clone(), way.subscribe())); }
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+async fn forward(client: TcpStream, target: String, way: watch::Receiver<Way>) {
+    if passable(&mut way.clone()).await.is_none() {
+        return;
+    }
+    let Ok(service) = TcpStream::connect(&target).await else { return };
+    let _ = (client.set_nodelay(true), service.set_nodelay(true));
+    let (client_reads, client_writes) = client.into_split();
+    let (service_reads, service_writes) = service.into_split();
+    // One side closed is both closed: nothing that is proxied here uses half-open connections.
+    tokio::select! {
+        _ = copy(client_reads, service_writes, way.clone()) => {}
+        _ = copy(service_reads, client_writes, way) => {}
+    }
+}
+
+async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mut way: watch::Receiver<Way>) -> Option<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await.ok().filter(|n| *n > 0)?;
+        if let Way::Slow(delay) = passable(&mut way).await? {
+            tokio::time::sleep(delay).await;
+        }
+        to.write_all(buffer.get(..read)?).await.ok()?;
+    }
+}
+
+/// Waits while nothing may pass.
+async fn passable(way: &mut watch::Receiver<Way>) -> Option<Way> {
+    Some(*way.wait_for(|way| !matches!(way, Way::Stalled | Way::Cut)).await.ok()?)
+}
