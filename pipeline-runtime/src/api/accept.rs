@@ -1,0 +1,191 @@
+//! Brings one event to the broker: once for each request id, and with an outcome that the client is told.
+
+use super::body::Share;
+use super::call::RequestId;
+use super::errors::Problem;
+use super::idempotency::{Outcome, Turn};
+use super::{ApiState, strict};
+use crate::broker::{Outgoing, PublishError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+/// A broker that is away is asked again every second, so that sooner makes no sense.
+const RETRY_AFTER_DOWN: u32 = 5;
+const RETRY_AFTER_UNKNOWN: u32 = 2;
+/// A larger event is named in the log, not printed; the client, who was told 503, still has it.
+const LARGEST_LETTER: usize = 1 << 20;
+/// What a broker may add to a message when it measures it: a refusal this close to the limit is one for size.
+const OVERHEAD: usize = 1024;
+
+/// Ids that follow from a request, so that any pod makes the same: a request that is sent again is the same order and the same event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub order: Uuid,
+    pub event: Uuid,
+}
+
+/// Made once at random. Changing it makes every request a new one.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_52a4_3c0b_4e57_9a86_d2e4_71b8_c903);
+
+impl Ids {
+    pub fn of(principal: &str, route: &str, request: &str) -> Ids {
+        // None of the three holds a line's end: principals are file names, ids visible ASCII, and control characters in paths are refused.
+        let id = |of: &str| Uuid::new_v5(&NAMESPACE, format!("{of}\n{principal}\n{route}\n{request}").as_bytes());
+        Ids { order: id("order"), event: id("event") }
+    }
+}
+
+/// An event on its way to the broker, with all that was taken for it.
+pub(super) struct Delivery {
+    pub request: RequestId,
+    pub ids: Ids,
+    pub event: String,
+    pub order_id: String,
+    pub body_hash: [u8; 32],
+    pub message: Outgoing,
+    pub max_message_bytes: usize,
+    /// JSON text; for the claim's note.
+    pub answer: String,
+    /// Whether the request id is claimed in the store first.
+    pub strict: bool,
+    pub within: Duration,
+    /// Held until the outcome is known, also when the client has gone.
+    pub _held: (OwnedSemaphorePermit, Share),
+}
+
+/// Accepts an event: `Ok` once the broker has acknowledged it, now or at an earlier request with the same id.
+pub(super) async fn accept(api: &Arc<ApiState>, delivery: Delivery) -> Outcome {
+    if !delivery.request.given {
+        // Nobody knew this id before, so that nobody can repeat it while it is under way.
+        return deliver(api, &delivery).await;
+    }
+    match api.recent.enter(delivery.ids.event, delivery.body_hash) {
+        Turn::Accepted => Ok(()),
+        Turn::OtherBody => Err(Problem::request_id_reused()),
+        Turn::Wait(flight) => {
+            // The first one is bounded itself (claim, publish, settle); this is for the case that it is not.
+            let patience = delivery.within * 3 + Duration::from_secs(30);
+            let outcome = timeout(patience, flight.wait()).await.map(Outcome::clone);
+            outcome.unwrap_or_else(|_| Err(unknown(&delivery.request, "the first request with this id is still under way")))
+        }
+        Turn::First(lead) => {
+            // In a task of its own: a client that hangs up and sends the same id again must meet this publish, not begin a second one.
+            let (api, request) = (api.clone(), delivery.request.clone());
+            let task = tokio::spawn(async move {
+                let outcome = deliver(&api, &delivery).await;
+                lead.finish(outcome.clone());
+                outcome
+            });
+            task.await.unwrap_or_else(|_| Err(unknown(&request, "the task that published it ended early")))
+        }
+    }
+}
+
+async fn deliver(api: &ApiState, delivery: &Delivery) -> Outcome {
+    if let Some(reason) = api.health.broker_down() {
+        return Err(down(&reason));
+    }
+    let deadline = Instant::now() + delivery.within;
+    if !delivery.strict {
+        return publish(api, delivery, delivery.within).await;
+    }
+    let claim = delivery.ids.event.to_string();
+    match strict::take(&*api.store, &claim, delivery.body_hash, delivery.within).await? {
+        strict::Taken::AcceptedBefore => return Ok(()),
+        strict::Taken::Ours => {}
+    }
+    let outcome = publish(api, delivery, deadline.saturating_duration_since(Instant::now())).await;
+    match outcome {
+        Ok(()) => strict::settle(&*api.store, &claim, &delivery.answer).await,
+        Err(_) => strict::release(&*api.store, &claim).await,
+    }
+    outcome
+}
+
+async fn publish(api: &ApiState, delivery: &Delivery, within: Duration) -> Outcome {
+    let error = match api.publisher.publish(delivery.message.clone(), within).await {
+        Ok(position) => {
+            tracing::debug!(request_id = delivery.request.text(), order_id = delivery.order_id, ?position, "accepted");
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    let problem = match &error {
+        _ if api.publisher.gate().is_shut() => {
+            let message = "this process is stopping: send it again under the same X-Request-Id, another one answers";
+            return Err(Problem::unavailable("stopping", message, 1));
+        }
+        PublishError::Refused { retriable: false, .. } if size(&delivery.message) + OVERHEAD > delivery.max_message_bytes => {
+            let message =
+                format!("with its attributes the message is too large for its topic, which takes {} bytes", delivery.max_message_bytes);
+            return Err(Problem::too_large(message));
+        }
+        PublishError::Refused { reason, .. } => down(reason),
+        PublishError::Unknown { reason } => unknown(&delivery.request, reason),
+    };
+    log_dead_letter(delivery, &error);
+    Err(problem)
+}
+
+fn down(reason: &str) -> Problem {
+    let message = format!("the backend cannot take it now, nothing was accepted: {reason}");
+    Problem::unavailable("backend_unavailable", message, RETRY_AFTER_DOWN)
+}
+
+fn unknown(request: &RequestId, reason: &str) -> Problem {
+    let message = format!(
+        "whether it was accepted is not known: {reason}. Send it again with X-Request-Id: {}: it takes effect once, whichever of the two arrives",
+        request.text()
+    );
+    Problem::unavailable("outcome_unknown", message, RETRY_AFTER_UNKNOWN)
+}
+
+fn size(message: &Outgoing) -> usize {
+    let headers: usize = message.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
+    headers + message.payload.as_ref().map_or(0, |p| p.len()) + message.key.as_ref().map_or(0, |k| k.len())
+}
+
+/// OA-10: what failed for good, with all that is needed to publish it again. It keeps its ids, so that doing so is safe
+/// even where the client has sent it again, or where it did arrive.
+fn log_dead_letter(delivery: &Delivery, error: &PublishError) {
+    let Outgoing { topic, key, headers, payload, .. } = &delivery.message;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers: serde_json::Map<_, _> = headers.iter().map(|h| (h.name.to_string(), text(&h.value).into())).collect();
+    let payload = payload.as_deref().unwrap_or_default();
+    let letter = serde_json::json!({
+        "topic": &**topic,
+        "key": key.as_deref().map(text),
+        "headers": headers,
+        "payload": (payload.len() <= LARGEST_LETTER).then(|| text(payload)),
+    });
+    tracing::error!(
+        target: "dead_letter",
+        event = delivery.event,
+        order_id = delivery.order_id,
+        request_id = delivery.request.text(),
+        reason = %error,
+        bytes = payload.len(),
+        %letter,
+        "not published"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_request_has_the_same_ids_and_any_other_has_others() {
+        let ids = Ids::of("web", "POST /orders", "r1");
+        assert_eq!(ids, Ids::of("web", "POST /orders", "r1"));
+        assert_eq!(ids.event.to_string(), "REPLACE");
+        assert_ne!(ids.order, ids.event);
+        for other in [Ids::of("app", "POST /orders", "r1"), Ids::of("web", "PATCH /orders/1", "r1"), Ids::of("web", "POST /orders", "r2")] {
+            assert_ne!(ids.event, other.event);
+            assert_ne!(ids.order, other.order);
+        }
+    }
+}

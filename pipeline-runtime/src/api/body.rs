@@ -1,0 +1,157 @@
+//! Reading a body: within its bounds of size, time and memory, and as strict JSON.
+
+use super::errors::Problem;
+use super::json;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// What all bodies in work may take in memory, as bytes and as parsed values.
+pub const BUDGET: usize = 64 << 20;
+/// No topic makes a body larger than this acceptable.
+const HARD_LIMIT: usize = 10 << 20;
+/// What a message has around a body of the largest size, and what a client may waste on spaces: the broker has the last word.
+const SLACK: usize = 64 << 10;
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// How much of a refused body is read and thrown away, and for how long, so that the client gets to read its answer
+/// and not a broken pipe.
+#[derive(Clone, Copy)]
+pub struct Drain(usize, Duration);
+pub const SMALL_DRAIN: Drain = Drain(1 << 20, Duration::from_millis(500));
+const LARGE_DRAIN: Drain = Drain(32 << 20, Duration::from_secs(5));
+
+/// A body's share of the budget; given back when dropped.
+pub struct Share {
+    budget: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+        let more = u32::try_from(bytes).ok().and_then(|n| self.budget.clone().try_acquire_many_owned(n).ok());
+        let Some(more) = more else {
+            return Err(Problem::unavailable("overloaded", "too many large bodies are being worked on: send it again a little later", 1));
+        };
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// A JSON body as it came, and what it says.
+pub struct JsonBody {
+    pub text: Bytes,
+    pub value: serde_json::Value,
+    pub share: Share,
+}
+
+/// The largest body for a topic.
+pub fn limit(max_message_bytes: usize) -> usize {
+    max_message_bytes.min(HARD_LIMIT) + SLACK
+}
+
+/// Reads a JSON body of at most so many bytes.
+pub async fn read(headers: &HeaderMap, body: Body, limit: usize, budget: &Arc<Semaphore>) -> Result<JsonBody, Problem> {
+    if let Err(problem) = must_be_json(headers) {
+        drain(body, SMALL_DRAIN).await;
+        return Err(problem);
+    }
+    let mut share = Share { budget: budget.clone(), held: None };
+    let text = collect(body, limit, &mut share).await?;
+    let weight = json::weight(&text);
+    if weight + 2 * text.len() > BUDGET {
+        let message = format!("the body holds too many values: parsed it would take about {} MiB of memory", weight >> 20);
+        return Err(Problem::too_large(message));
+    }
+    // Once more for the text, which becomes the message.
+    share.take(weight + text.len())?;
+    let value = json::parse(&text)?;
+    Ok(JsonBody { text, value, share })
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |message: String| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return unsupported(format!("Content-Encoding {encoding:?} is not understood: send the body as it is"));
+    }
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = given.to_str().unwrap_or_default().to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    let utf8 = parts.filter_map(|p| p.strip_prefix("charset=")).all(|c| matches!(c.trim_matches('"'), "utf-8" | "utf8" | "us-ascii"));
+    if json && utf8 { Ok(()) } else { unsupported(format!("Content-Type {given:?} is not understood: send application/json in UTF-8")) }
+}
+
+async fn collect(mut body: Body, limit: usize, share: &mut Share) -> Result<Bytes, Problem> {
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        drain(body, LARGE_DRAIN).await;
+        return Err(too_large(announced, limit));
+    }
+    // What is announced is taken at once: better refused before it was sent than in the middle.
+    let mut taken = announced as usize;
+    if let Err(overloaded) = share.take(taken) {
+        drain(body, SMALL_DRAIN).await;
+        return Err(overloaded);
+    }
+    let deadline = Instant::now() + READ_WITHIN;
+    // A small body is one piece, which is kept as it is.
+    let mut only = Bytes::new();
+    let mut joined: Vec<u8> = Vec::new();
+    loop {
+        let piece = match timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            Ok(Some(Err(e))) => return Err(Problem::bad_request("incomplete_body", format!("the body broke off: {e}"))),
+            Ok(None) => break,
+            Err(_) => {
+                let message = format!("the body did not arrive within {READ_WITHIN:?}");
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message));
+            }
+        };
+        let length = only.len() + joined.len() + piece.len();
+        if length > limit {
+            drain(body, LARGE_DRAIN).await;
+            return Err(too_large(length as u64, limit));
+        }
+        if length > taken {
+            share.take(length - taken)?;
+            taken = length;
+        }
+        if only.is_empty() && joined.is_empty() {
+            only = piece;
+        } else {
+            if joined.is_empty() {
+                joined.reserve_exact(taken.max(length));
+                joined.extend_from_slice(&std::mem::take(&mut only));
+            }
+            joined.extend_from_slice(&piece);
+        }
+    }
+    Ok(if joined.is_empty() { only } else { joined.into() })
+}
+
+fn too_large(bytes: u64, limit: usize) -> Problem {
+    Problem::too_large(format!("the body has {bytes} bytes or more, and this topic takes messages of at most {} bytes", limit - SLACK))
+}
+
+/// Reads what is left of a body that nobody wants, within bounds.
+pub async fn drain(mut body: Body, Drain(most, within): Drain) {
+    let deadline = Instant::now() + within;
+    let mut seen = 0;
+    while seen < most {
+        match timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => seen += frame.data_ref().map_or(0, Bytes::len),
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! JSON as it must be for an order: no key twice, nothing behind it, nothing that the store could not hold; and what it weighs in memory.
+
+use super::errors::Problem;
+use serde::Serialize;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value as Json};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::io;
+
+/// Parses a body. What is wrong is said with its line and column.
+pub fn parse(body: &[u8]) -> Result<Json, Problem> {
+    let text = std::str::from_utf8(body).map_err(|e| {
+        let message = format!("the body is not UTF-8: the byte at position {} is none of any character", e.valid_up_to());
+        Problem::bad_request("invalid_utf8", message)
+    })?;
+    if text.trim_ascii().is_empty() {
+        return Err(Problem::bad_request("malformed_json", "the body is empty: send the order as a JSON object"));
+    }
+    // from_str, unlike from_slice, does not check the UTF-8 again; and it refuses what stands behind the value.
+    serde_json::from_str::<Strict>(text).map(|Strict(value)| value).map_err(|e| {
+        let mut reason = e.to_string();
+        if reason.starts_with("recursion limit exceeded") {
+            reason = reason.replacen("recursion limit exceeded", "nested more than 127 levels deep", 1);
+        }
+        Problem::bad_request("malformed_json", format!("the body is not the JSON that it should be: {reason}"))
+    })
+}
+
+/// About what the parsed value takes, in bytes: an object is a tree node of 632 bytes even when it has one field.
+pub fn weight(body: &[u8]) -> usize {
+    let (mut objects, mut lists, mut values, mut strings) = (0, 0, 1, 0);
+    let mut bytes = body.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' => objects += 1,
+            b'[' => lists += 1,
+            b',' => values += 1,
+            b'"' => {
+                strings += 1;
+                while let Some(inner) = bytes.next() {
+                    match inner {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    objects * 640 + lists * 128 + values * 64 + strings * 32 + body.len()
+}
+
+/// The hash of what a body says: spaces and the order of fields do not count, so that a client may write the same order anew.
+/// (A number counts as it is written: 1.0 is not 1.)
+pub fn content_hash(value: &impl Serialize) -> [u8; 32] {
+    let mut hash = Hashing { sha: Sha256::new(), waiting: [0; 512], len: 0 };
+    // serde_json's maps are sorted by key. Writing into a hash cannot fail, and a value parsed from JSON can be written as JSON.
+    let _ = serde_json::to_writer(&mut hash, value);
+    hash.flush_waiting();
+    hash.sha.finalize().into()
+}
+
+/// Many tiny writes into one hash.
+struct Hashing {
+    sha: Sha256,
+    waiting: [u8; 512],
+    len: usize,
+}
+
+impl Hashing {
+    fn flush_waiting(&mut self) {
+        self.sha.update(&self.waiting[..self.len]);
+        self.len = 0;
+    }
+}
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.len + bytes.len() > self.waiting.len() {
+            self.flush_waiting();
+        }
+        if bytes.len() > self.waiting.len() {
+            self.sha.update(bytes);
+        } else {
+            self.waiting[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A JSON value read more strictly than serde_json does by itself: of a key given twice it would silently take the last,
+/// and another reader of the same message the first. A NUL character is legal JSON that PostgreSQL cannot hold.
+struct Strict(Json);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Number(value.into()))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Number(value.into()))
+    }
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json, E> {
+        Number::from_f64(value).map(Json::Number).ok_or_else(|| E::custom("a number that is not finite"))
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Json, E> {
+        self.visit_string(value.to_owned())
+    }
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Json, E> {
+        storable(&value)?;
+        Ok(Json::String(value))
+    }
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(value)) = seq.next_element()? {
+            list.push(value);
+        }
+        Ok(Json::Array(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            storable(&key)?;
+            if map.contains_key(&key) {
+                return Err(de::Error::custom(format_args!("the key {key:?} is given twice")));
+            }
+            let Strict(value) = entries.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(Json::Object(map))
+    }
+}
+
+fn storable<E: de::Error>(text: &str) -> Result<(), E> {
+    match text.as_bytes().contains(&0) {
+        true => Err(E::custom("a text with the character \\u0000, which cannot be stored")),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused(body: &[u8]) -> String {
+        parse(body).unwrap_err().message.into_owned()
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        assert!(refused(b"{\"a\": 1,\n \"b\": }").ends_with("line 2 column 7"), "{}", refused(b"{\"a\": 1,\n \"b\": }"));
+        assert!(refused(b"{\"a\": 1, \"a\": 2}").contains("\"a\" is given twice at line 1 column 12"));
+        assert!(refused(b"{} x").contains("trailing characters"));
+        assert!(refused(b"{\"a\": 1e999}").contains("number out of range"));
+        assert!(refused(b"\xff{}").contains("position 0"));
+        assert!(refused(b" \n").contains("empty"));
+        assert!(refused(br#"{"a": "x\u0000"}"#).contains("cannot be stored"));
+    }
+
+    #[test]
+    fn ten_thousand_nested_lists_are_refused_and_not_a_crash() {
+        assert!(refused(&vec![b'['; 10_000]).contains("nested more than 127 levels"));
+        assert!(refused("{\"a\":".repeat(10_000).as_bytes()).contains("nested more than 127 levels"));
+    }
+
+    #[test]
+    fn the_hash_knows_what_is_said_and_not_how_it_is_written() {
+        let hash = |text: &str| content_hash(&parse(text.as_bytes()).unwrap());
+        assert_eq!(hash(r#"{"a": 1, "b": [true, "x"]}"#), hash("{\"b\":[true,\"\\u0078\"],\n\"a\":1}"));
+        assert_ne!(hash(r#"{"a": 1}"#), hash(r#"{"a": 2}"#));
+        let long = |c: &str| hash(&format!("{{\"a\": \"{}{c}\"}}", "y".repeat(2000)));
+        assert_ne!(long("1"), long("2"));
+    }
+
+    #[test]
+    fn many_small_values_weigh_more_than_one_large() {
+        assert!(weight("{\"a\":1},".repeat(1000).as_bytes()) > 1000 * 700);
+        let text = format!("{{\"notes\": \"{}\"}}", "{,[\\\"".repeat(10_000));
+        assert!(weight(text.as_bytes()) < text.len() + 2000);
+    }
+
+    proptest! {
+        #[test]
+        fn the_strict_reader_reads_what_serde_json_reads(text in "[\\[\\]{}\",:0-9a-c.eE\\\\ -]{0,40}") {
+            let ours = parse(text.as_bytes());
+            match serde_json::from_str::<Json>(&text) {
+                Ok(value) => if let Ok(ours) = ours { prop_assert_eq!(ours, value) },
+                Err(_) => prop_assert!(ours.is_err()),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_answered(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = weight(&body);
+            let _ = parse(&body);
+        }
+    }
+}

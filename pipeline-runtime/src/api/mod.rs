@@ -1,0 +1,180 @@
+//! The HTTP API: lets requests in, checks them against their event's contract, publishes, and answers when the broker has it.
+//!
+//! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` is the Orders dialect,
+//! `accept` brings an event to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
+//! like, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//!
+//! What a client can rely on:
+//! - 202 is answered only when the broker has acknowledged; the answer to the same request is the same from any pod.
+//! - The same `X-Request-Id` (of the same key, on the same path) is the same request. Its body is compared by what it says: spaces and the
+//!   order of fields do not count. After a 503 it may be sent again under the id of the answer, whoever made that id.
+//! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order.
+//! - GET /orders is `{"orders": […], "count": n}`, the newest first.
+
+mod accept;
+mod body;
+mod call;
+mod errors;
+pub mod health;
+mod idempotency;
+mod json;
+pub mod keys;
+mod orders;
+pub mod server;
+mod strict;
+
+pub use health::Health;
+pub use keys::{Keys, KeysError};
+pub use server::{Limits, serve};
+
+use crate::contract::Contract;
+use crate::publish::Publisher;
+use crate::store::Store;
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use call::RequestId;
+use crds::pipeline::Idempotency;
+use crds::runtime_config::{Dialect, RuntimeConfig, TopicConfig};
+use errors::{Problem, respond};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Requests that are worked on at once; beyond them: 503, at once.
+const PLACES: usize = 2000;
+/// Reads of many orders at once: each may hold a lot of memory.
+const LISTS: usize = 8;
+
+/// Everything the API works with. One for each process.
+pub struct ApiState {
+    contract: Arc<ArcSwap<Contract>>,
+    settings: ArcSwap<Settings>,
+    publisher: Publisher,
+    store: Arc<dyn Store>,
+    keys: Arc<ArcSwap<Keys>>,
+    health: Arc<Health>,
+    recent: Arc<idempotency::Recent>,
+    places: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
+    lists: Semaphore,
+}
+
+/// What the API is made of; shared with the rest of the process.
+pub struct ApiParts {
+    /// Replaced as a whole when the configuration changes; call [`ApiState::reload`] with it.
+    pub contract: Arc<ArcSwap<Contract>>,
+    pub publisher: Publisher,
+    pub store: Arc<dyn Store>,
+    pub keys: Arc<ArcSwap<Keys>>,
+    /// Someone must run [`Health::watch`]: until it has seen the broker, everything is answered 503.
+    pub health: Arc<Health>,
+}
+
+/// What the document says about the API, ready to be used.
+#[derive(Debug)]
+struct Settings {
+    creates: Destination,
+    updates: Option<Destination>,
+    idempotency: Idempotency,
+    publish_deadline: Duration,
+}
+
+/// An event and the topic it is written to.
+#[derive(Debug)]
+struct Destination {
+    event: String,
+    topic: TopicConfig,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("this pipeline has no spec.api")]
+    None,
+    #[error("spec.api.cart is not served by this version: use spec.api.orders")]
+    Dialect,
+    #[error("spec.api writes the event {event}, which is not in spec.events or whose topic is not in spec.topics")]
+    NoEvent { event: String },
+}
+
+impl ApiState {
+    pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
+        let ApiParts { contract, publisher, store, keys, health } = parts;
+        Ok(Arc::new(ApiState {
+            contract,
+            settings: ArcSwap::from_pointee(Settings::of(config)?),
+            publisher,
+            store,
+            keys,
+            health,
+            recent: idempotency::Recent::new(),
+            places: Arc::new(Semaphore::new(PLACES)),
+            budget: Arc::new(Semaphore::new(body::BUDGET)),
+            lists: Semaphore::new(LISTS),
+        }))
+    }
+
+    /// Takes over a changed document. On a mistake everything stays as it is.
+    pub fn reload(&self, config: &RuntimeConfig) -> Result<(), ApiError> {
+        self.settings.store(Arc::new(Settings::of(config)?));
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn of(config: &RuntimeConfig) -> Result<Settings, ApiError> {
+        let api = config.api.as_ref().ok_or(ApiError::None)?;
+        if api.dialect != Dialect::Orders {
+            return Err(ApiError::Dialect);
+        }
+        let destination = |event: &String| {
+            let topic = config.event(event).and_then(|e| e.topics.first()).and_then(|t| config.topic(t));
+            let topic = topic.ok_or_else(|| ApiError::NoEvent { event: event.clone() })?;
+            Ok(Destination { event: event.clone(), topic: topic.clone() })
+        };
+        Ok(Settings {
+            creates: destination(&api.creates)?,
+            updates: api.updates.as_ref().map(destination).transpose()?,
+            idempotency: api.idempotency,
+            publish_deadline: api.publish_deadline,
+        })
+    }
+}
+
+/// All routes of the API, health among them.
+pub fn router(api: Arc<ApiState>) -> Router {
+    let health = health::router(api.health.clone(), None);
+    Router::new()
+        .route("/orders", get(orders::list).post(orders::create))
+        .route("/orders/{orderId}", get(orders::read).patch(orders::change))
+        .with_state(api)
+        .merge(health)
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+async fn unknown_route(request: Request) -> Response {
+    let message = format!("there is nothing at {}: see /orders and /orders/{{orderId}}", request.uri().path());
+    without_call(&request, Problem::new(StatusCode::NOT_FOUND, "not_found", message))
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let message = format!("{} is not possible at {}: see the Allow header", request.method(), request.uri().path());
+    without_call(&request, Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+}
+
+fn without_call(request: &Request, problem: Problem) -> Response {
+    match RequestId::of(request.headers()) {
+        Ok(id) => respond(&id, Err(problem)),
+        Err(invalid) => respond(&RequestId::random(), Err(invalid)),
+    }
+}
+
+/// For handlers: the state is shared.
+type Shared = State<Arc<ApiState>>;
+
+#[cfg(test)]
+mod tests;

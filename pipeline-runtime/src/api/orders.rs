@@ -1,0 +1,240 @@
+//! The Orders dialect: POST, PATCH and GET /orders.
+
+use super::accept::{Delivery, Ids, accept};
+use super::call::{Call, answer};
+use super::errors::{Answer, Problem};
+use super::{Destination, Settings, Shared, body, json, strict};
+use crate::codec::{self, Decoded, Draft, attribute};
+use crate::contract::{EventContract, Message};
+use crate::store::Query;
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query as QueryString, Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use chrono::Utc;
+use crds::pipeline::Idempotency;
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use uuid::Uuid;
+
+const ORDER_ID: &str = "orderId";
+const LONGEST_ORDER_ID: usize = 200;
+const DEFAULT_LIMIT: u32 = 50;
+const LARGEST_LIMIT: u32 = 500;
+
+pub(super) async fn create(State(api): Shared, request: Request) -> Response {
+    answer(api, request, async |call: Call| {
+        let settings = call.api.settings.load_full();
+        write(call, &settings, &settings.creates, None).await
+    })
+    .await
+}
+
+pub(super) async fn change(State(api): Shared, path: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    answer(api, request, async |call: Call| {
+        let settings = call.api.settings.load_full();
+        let Some(updates) = &settings.updates else {
+            let message = "orders of this pipeline cannot be changed over HTTP: its document names no event for it";
+            return Err(Problem::not_allowed("GET,HEAD", message));
+        };
+        write(call, &settings, updates, Some(order_id_of(path)?)).await
+    })
+    .await
+}
+
+pub(super) async fn read(State(api): Shared, path: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    answer(api, request, async |call: Call| {
+        let id = order_id_of(path)?;
+        match strict::ask(call.api.store.order(&id)).await {
+            Ok(Some(order)) => Answer::json(StatusCode::OK, &order),
+            Ok(None) => {
+                let message = format!("there is no order {id:?} here, or not yet: an accepted order appears when its event was processed");
+                Err(Problem::new(StatusCode::NOT_FOUND, "not_found", message))
+            }
+            Err(e) => Err(strict::away(&e)),
+        }
+    })
+    .await
+}
+
+pub(super) async fn list(State(api): Shared, request: Request) -> Response {
+    answer(api, request, async |call: Call| {
+        let query = query_of(&call.head.uri)?;
+        let Ok(_place) = call.api.lists.try_acquire() else {
+            return Err(Problem::unavailable("overloaded", "too many lists of orders are being read: ask again a little later", 1));
+        };
+        let orders = strict::ask(call.api.store.recent(&query)).await.map_err(|e| strict::away(&e))?;
+        Answer::json(StatusCode::OK, &serde_json::json!({"count": orders.len(), "orders": orders}))
+    })
+    .await
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted<'a> {
+    order_id: &'a str,
+    request_id: &'a str,
+    status: &'static str,
+    links: Links,
+}
+
+#[derive(Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    order: String,
+}
+
+/// Publishes an event: a new order, or a change of the order that the path names.
+async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<String>) -> Result<Answer, Problem> {
+    let Call { api, id: request, principal, head, body, place } = call;
+    let read = body::read(&head.headers, body, body::limit(to.topic.max_message_bytes), &api.budget).await?;
+    let Json::Object(mut data) = read.value else {
+        return Err(Problem::field("", "the body must be a JSON object"));
+    };
+    let body_hash = json::content_hash(&data);
+    // The path's own order is part of the route: the same request id at two orders is two requests.
+    let route = named.as_deref().map_or_else(|| "POST /orders".to_owned(), |id| format!("PATCH /orders/{id}"));
+    let ids = Ids::of(&principal, &route, request.text());
+    let (order_id, text) = with_order_id(&mut data, read.text, named, ids.order)?;
+    let time = Utc::now();
+    let attributes =
+        vec![(attribute::REQUEST_ID.to_owned(), request.text().to_owned()), (attribute::PRINCIPAL.to_owned(), principal.to_string())];
+    let mut draft = Draft { event: to.event.clone(), id: ids.event.to_string(), time, key: String::new(), attributes, data: text };
+    {
+        let contract = api.contract.load();
+        let Some(event) = contract.event(&to.event) else {
+            return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
+        };
+        draft.key = check(event, &to.topic.name, &decoded(&draft, Json::Object(data)))?;
+    }
+    let accepted = Accepted {
+        order_id: &order_id,
+        request_id: request.text(),
+        status: "accepted",
+        links: Links { order: format!("/orders/{}", in_path(&order_id)) },
+    };
+    let answer = Answer::json(StatusCode::ACCEPTED, &accepted)?;
+    let strict = settings.idempotency == Idempotency::Strict && request.given;
+    let delivery = Delivery {
+        event: to.event.clone(),
+        body_hash,
+        message: codec::encode(&to.topic, &draft),
+        max_message_bytes: to.topic.max_message_bytes,
+        answer: if strict { String::from_utf8_lossy(&answer.body).into_owned() } else { String::new() },
+        strict,
+        within: settings.publish_deadline,
+        _held: (place, read.share),
+        request,
+        ids,
+        order_id,
+    };
+    drop(draft);
+    accept(&api, delivery).await?;
+    Ok(answer)
+}
+
+/// The message as the worker will see it.
+fn decoded(draft: &Draft, data: Json) -> Decoded {
+    let mut attributes: Map<String, Json> = draft.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    attributes.insert(attribute::ID.to_owned(), draft.id.clone().into());
+    attributes.insert(attribute::TYPE.to_owned(), draft.event.clone().into());
+    attributes.insert(attribute::TIME.to_owned(), draft.time.to_rfc3339().into());
+    attributes.insert(attribute::SCHEMA_VERSION.to_owned(), codec::SCHEMA_VERSION.into());
+    Decoded { id: draft.id.clone(), publish_time: draft.time, attributes, data }
+}
+
+/// The event's key, if all holds.
+fn check(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<String, Problem> {
+    let message = Message { topic, key: None, decoded };
+    // Rules may speak of the key. Where it cannot be made, the schema mostly has the better words for it.
+    let key = event.key(&message);
+    let message = Message { key: key.as_deref().ok(), ..message };
+    let mut violations = event.violations(&message);
+    if violations.is_empty() {
+        // What the worker will do with it: found here it is an answer, found there a dead letter.
+        violations.extend(key.as_ref().err().cloned().or_else(|| event.change(&message, String::new()).err()));
+    }
+    match key {
+        Ok(key) if violations.is_empty() => Ok(key),
+        _ => Err(Problem::invalid(violations)),
+    }
+}
+
+/// The order's id, and the text of the data with it: the client's own bytes where nothing was missing.
+fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String>, derived: Uuid) -> Result<(String, String), Problem> {
+    // It was parsed, so that it is UTF-8.
+    let text = String::from_utf8(text.into()).map_err(|_| Problem::bad_request("invalid_utf8", "the body is not UTF-8"))?;
+    match data.get(ORDER_ID) {
+        Some(Json::String(given)) => {
+            if let Some(named) = named.filter(|named| named != given) {
+                return Err(Problem::field(ORDER_ID, format!("is {given:?}, but the path names the order {named:?}")));
+            }
+            must_be_order_id(given).map_err(|message| Problem::field(ORDER_ID, message))?;
+            Ok((given.clone(), text))
+        }
+        Some(_) => Err(Problem::field(ORDER_ID, "must be a string")),
+        None => {
+            let id = named.unwrap_or_else(|| derived.to_string());
+            let text = insert_first(&text, &id, data.is_empty());
+            data.insert(ORDER_ID.to_owned(), id.clone().into());
+            Ok((id, text))
+        }
+    }
+}
+
+fn insert_first(object: &str, id: &str, empty: bool) -> String {
+    let rest = object.trim_ascii_start().strip_prefix('{').unwrap_or(object);
+    let mut text = String::with_capacity(object.len() + id.len() + 16);
+    // A JSON string of its own: an id from a path may hold quotes.
+    text.push_str("{\"orderId\":");
+    text.push_str(&Json::from(id).to_string());
+    if !empty {
+        text.push(',');
+    }
+    text.push_str(rest);
+    text
+}
+
+fn must_be_order_id(id: &str) -> Result<(), String> {
+    match id.chars().count() {
+        1..=LONGEST_ORDER_ID if !id.chars().any(char::is_control) => Ok(()),
+        _ => Err(format!("must be 1 to {LONGEST_ORDER_ID} characters, none of them a control character")),
+    }
+}
+
+fn order_id_of(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(id) = path.map_err(|e| Problem::bad_request("invalid_path", format!("the order's id in the path cannot be read: {e}")))?;
+    must_be_order_id(&id).map_err(|message| Problem::field(ORDER_ID, message))?;
+    Ok(id)
+}
+
+fn query_of(uri: &Uri) -> Result<Query, Problem> {
+    let QueryString(pairs) = QueryString::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|e| Problem::bad_request("invalid_query", format!("the query cannot be read: {e}")))?;
+    let mut query = Query { limit: DEFAULT_LIMIT, tenant: None };
+    for (name, value) in pairs {
+        match name.as_str() {
+            "limit" => match value.parse() {
+                Ok(limit @ 1..=LARGEST_LIMIT) => query.limit = limit,
+                _ => return Err(Problem::field("limit", format!("must be a whole number from 1 to {LARGEST_LIMIT}, but is {value:?}"))),
+            },
+            "tenantId" => query.tenant = Some(value),
+            // A mistyped tenantId must not show the orders of all tenants.
+            _ => return Err(Problem::field(&name, "is not known here: there are limit and tenantId")),
+        }
+    }
+    Ok(query)
+}
+
+/// An id as it stands in a path.
+fn in_path(id: &str) -> String {
+    let mut path = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(char::from(byte)),
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
+}
