@@ -3,6 +3,8 @@
 //! Every backend behaves the same, held to that by `conformance`. Nothing here knows orders, contracts or the switch.
 //! Only `publish` (the publisher, behind its gate) may call [`Broker::publish`].
 
+pub mod conformance;
+
 use crate::publish::Pass;
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,0 +1,163 @@
+use super::reader::{drive, payload};
+use super::reading::{numbered, partition};
+use super::*;
+use crate::broker::{BrokerError, Happening, Partition};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+/// While messages keep coming, a second member joins and leaves: every message is seen once, those of a partition in their order.
+pub async fn members_share_the_partitions_and_hand_over_without_loss(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 4).await, bed.name("group"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let publisher = tokio::spawn({
+        let (broker, topic, stop) = (broker.clone(), topic.clone(), stop.clone());
+        async move {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                publish_all(&broker, (count..count + 20).map(|n| message_to(&topic, n % 4, n.to_string()))).await;
+                count += 20;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            count as usize
+        }
+    });
+    let mut first = Reader::join(&broker, &topic, &group).await;
+    first.until("all partitions", |reader| reader.owned.len() == 4 && reader.seen.len() > 100).await;
+
+    let mut second = Reader::join(&bed.broker().await, &topic, &group).await;
+    let shared = |readers: &[&mut Reader]| {
+        let [first, second] = readers else { unreachable!("two readers") };
+        first.owned.len() == 2 && second.owned.len() == 2 && second.seen.len() > 100
+    };
+    drive(&mut [&mut first, &mut second], "two partitions each", shared).await;
+    assert!(first.owned.keys().all(|partition| !second.owned.contains_key(partition)), "a partition has one owner");
+
+    let commits: Vec<_> = second.owned.keys().filter_map(|partition| second.commit_for(partition, "")).collect();
+    second.consumer.commit(&commits).await.expect("committed");
+    second.consumer.close().await;
+    first.until("all partitions again", |reader| reader.owned.len() == 4).await;
+
+    stop.store(true, Ordering::Relaxed);
+    let count = publisher.await.unwrap();
+    first.until("the rest", |first| first.seen.len() + second.seen.len() >= count).await;
+    first.idle = 0;
+    first.until("an idle poll", |reader| reader.idle > 0).await;
+    first.consumer.close().await;
+    let mut by_partition: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    let mut all: Vec<_> = first.seen.iter().chain(&second.seen).collect();
+    assert_eq!(all.len(), count, "nothing is lost and nothing comes twice when each partition is committed before its release");
+    all.sort_by_key(|read| read.at.clone());
+    for read in all {
+        by_partition.entry(read.at.partition.number).or_default().push(payload(read).parse().unwrap());
+    }
+    for (number, read) in by_partition {
+        assert!(read.iter().copied().eq((0..count as i32).filter(|n| n % 4 == number)), "partition {number}: {read:?}");
+    }
+}
+
+pub async fn a_revoked_partition_waits_for_its_release(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));
+    publish_all(&broker, numbered(&topic, 2, 20)).await;
+    let mut first = Reader::join(&broker, &topic, &group).await;
+    first.read(20).await;
+    let mut second = Reader::join(&bed.broker().await, &topic, &group).await;
+    let (revoked, release) = revocation(&mut first, &mut second).await;
+
+    // As long as the release is held, the other one does not have it, and the commit still counts.
+    second.idle = 0;
+    second.until("idle polls", |reader| reader.idle >= 5).await;
+    assert!(revoked.iter().all(|partition| !second.owned.contains_key(partition)), "{revoked:?} is not released yet");
+    let commits: Vec<_> = revoked.iter().map(|partition| first.commit_for(partition, "handed over").unwrap()).collect();
+    first.consumer.commit(&commits).await.expect("what is not released can be committed");
+    first.disown(&revoked);
+    drop(release);
+
+    let settled = |readers: &[&mut Reader]| readers.iter().all(|reader| reader.owned.len() == 1);
+    drive(&mut [&mut first, &mut second], "one partition each", settled).await;
+    for (partition, found) in &second.owned {
+        assert_eq!(found.as_ref(), commits.iter().find(|commit| commit.next.partition == *partition), "it finds the last commit");
+    }
+    assert_eq!(second.payloads(), Vec::<String>::new(), "all was committed");
+    first.consumer.close().await;
+    second.consumer.close().await;
+}
+
+/// Lets the second one join until the first is asked to give a partition back; the release is in the caller's hands.
+async fn revocation(first: &mut Reader, second: &mut Reader) -> (Vec<Partition>, oneshot::Sender<()>) {
+    let asked = async {
+        loop {
+            tokio::select! {
+                happening = first.consumer.next() => match happening {
+                    Happening::Revoked { partitions, release } => return (partitions, release),
+                    other => first.take(other).await,
+                },
+                happening = second.consumer.next() => second.take(happening).await,
+            }
+        }
+    };
+    timeout(PATIENCE, asked).await.expect("a member that joins gets a share")
+}
+
+pub async fn a_commit_after_the_release_is_refused(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));
+    publish_all(&broker, numbered(&topic, 2, 20)).await;
+    let mut first = Reader::join(&broker, &topic, &group).await;
+    first.read(20).await;
+    let kept: Vec<_> = (0..2).map(|number| first.commit_for(&partition(&topic, number), "late").unwrap()).collect();
+    let mut second = Reader::join(&bed.broker().await, &topic, &group).await;
+    let settled = |readers: &[&mut Reader]| readers.iter().all(|reader| reader.owned.len() == 1);
+    drive(&mut [&mut first, &mut second], "one partition each", settled).await;
+
+    let before = broker.committed(&group, &[topic.to_string()]).await.unwrap();
+    for late in kept {
+        let gone = !first.owned.contains_key(&late.next.partition);
+        let result = first.consumer.commit(std::slice::from_ref(&late)).await;
+        match result {
+            Err(BrokerError::NotOwned { partition }) if gone => assert_eq!(partition, late.next.partition),
+            Ok(()) if !gone => {}
+            other => panic!("{:?} is gone: {gone}, but the commit came to {other:?}", late.next.partition),
+        }
+    }
+    let after = broker.committed(&group, &[topic.to_string()]).await.unwrap();
+    let of_second = |commits: &[crate::broker::Commit]| -> Vec<_> {
+        commits.iter().filter(|commit| second.owned.contains_key(&commit.next.partition)).cloned().collect()
+    };
+    assert_eq!(of_second(&after), of_second(&before), "a refused commit leaves nothing behind");
+    first.consumer.close().await;
+    second.consumer.close().await;
+}
+
+pub async fn a_member_that_leaves_makes_room_at_once(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));
+    let mut first = Reader::join(&broker, &topic, &group).await;
+    first.until("both partitions", |reader| reader.owned.len() == 2).await;
+    publish_all(&broker, numbered(&topic, 2, 20)).await;
+    first.read(20).await;
+    let mut second = Reader::join(&bed.broker().await, &topic, &group).await;
+    // The first leaves without having answered anything, and without a commit.
+    first.consumer.close().await;
+    second.read(20).await;
+    assert_eq!(second.owned.len(), 2);
+    let after = first.consumer.next().await;
+    assert!(!matches!(after, Happening::Messages(_) | Happening::Assigned(_)), "a closed consumer hands out nothing, but: {after:?}");
+    second.consumer.close().await;
+}
+
+pub async fn more_members_than_partitions_leave_some_waiting(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 1).await, bed.name("group"));
+    publish_all(&broker, numbered(&topic, 1, 5)).await;
+    let mut first = Reader::join(&broker, &topic, &group).await;
+    first.read(5).await;
+    let mut second = Reader::join(&bed.broker().await, &topic, &group).await;
+    let one_waits = |readers: &[&mut Reader]| readers.iter().map(|r| r.owned.len()).sum::<usize>() == 1 && readers[1].idle >= 3;
+    drive(&mut [&mut first, &mut second], "one owner", one_waits).await;
+    let (owner, mut waiting) = if first.owned.is_empty() { (second, first) } else { (first, second) };
+    owner.consumer.close().await;
+    waiting.until("the partition", |reader| reader.owned.len() == 1).await;
+    waiting.consumer.close().await;
+}
