@@ -2,8 +2,11 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 #![forbid(unsafe_code)]
 
+pub mod document;
 pub mod expression;
+pub mod mistake;
 pub mod pipeline;
 pub mod runtime_config;
 
-pub use pipeline::{OrderPipeline, OrderPipelineSpec};
+pub use mistake::Mistake;
+pub use pipeline::{OrderPipeline, OrderPipelineSpec, resolve};

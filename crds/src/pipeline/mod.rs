@@ -5,8 +5,10 @@
 
 pub mod api;
 pub mod backend;
+pub mod dialect;
 pub mod event;
 pub mod generator;
+mod resolve;
 pub mod scalar;
 pub mod status;
 pub mod store;
@@ -19,6 +21,7 @@ pub use api::*;
 pub use backend::*;
 pub use event::*;
 pub use generator::*;
+pub use resolve::resolve;
 pub use scalar::*;
 pub use status::*;
 pub use store::*;

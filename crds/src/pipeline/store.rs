@@ -39,3 +39,9 @@ pub struct Memory {
 fn max_orders() -> u32 {
     100_000
 }
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory { max_orders: max_orders() }
+    }
+}

@@ -20,6 +20,12 @@ fn sampling_percent() -> u32 {
     10
 }
 
+impl Default for Telemetry {
+    fn default() -> Self {
+        Telemetry { otlp: None, sampling_percent: sampling_percent(), log_level: LogLevel::default() }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Otlp {

@@ -1,0 +1,66 @@
+//! From text to a pipeline: YAML as the API server reads it, then every mistake of the document at once.
+//! Whoever starts from a file uses `read`; whoever has the object already (the operator) uses `accept`.
+
+mod yaml;
+
+pub use yaml::MAX_BYTES;
+
+use crate::mistake::Mistake;
+use crate::pipeline::OrderPipeline;
+use serde_json::Value as Json;
+
+const API_VERSION: &str = "orderpipeline.dev/v1alpha1";
+const KIND: &str = "OrderPipeline";
+
+/// What a document is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It will run on the backend that it names.
+    Deploy,
+    /// It will run on the embedded broker, in the place of every backend: what its backends are does not matter.
+    Embedded,
+}
+
+/// The one OrderPipeline in a YAML text, or every mistake that was found.
+pub fn read(text: &str) -> Result<OrderPipeline, Vec<Mistake>> {
+    read_for(text, Purpose::Deploy)
+}
+
+pub fn read_for(text: &str, purpose: Purpose) -> Result<OrderPipeline, Vec<Mistake>> {
+    let documents = yaml::parse(text).map_err(|mistake| vec![mistake])?;
+    let object = the_pipeline(documents).map_err(|mistake| vec![mistake])?;
+    accept_for(&object, purpose)
+}
+
+/// The pipeline that a JSON object is, or every mistake in it.
+pub fn accept(object: &Json) -> Result<OrderPipeline, Vec<Mistake>> {
+    accept_for(object, Purpose::Deploy)
+}
+
+pub fn accept_for(object: &Json, purpose: Purpose) -> Result<OrderPipeline, Vec<Mistake>> {
+    let _ = purpose;
+    serde_path_to_error::deserialize(object).map_err(|e| vec![Mistake::new(e.path().to_string(), e.inner().to_string())])
+}
+
+/// A file may hold other objects beside the pipeline, but not a second pipeline: nobody could say which one is meant.
+fn the_pipeline(documents: Vec<Json>) -> Result<Json, Mistake> {
+    let kind = |d: &Json| d.get("kind").and_then(Json::as_str).unwrap_or("something without a kind").to_owned();
+    let others: Vec<String> = documents.iter().map(kind).collect();
+    if let [only] = &documents[..]
+        && (only.get("kind").is_none() || !only.is_object())
+    {
+        return Ok(only.clone());
+    }
+    let mut pipelines = documents.into_iter().filter(|d| kind(d) == KIND);
+    match (pipelines.next(), pipelines.count()) {
+        (Some(pipeline), 0) => Ok(pipeline),
+        (Some(_), more) => {
+            Err(Mistake::new("", format!("there are {} OrderPipelines in this file: put each into a file of its own", more + 1)))
+        }
+        (None, _) if others.is_empty() => Err(Mistake::new("", "the file is empty: there is no OrderPipeline in it")),
+        (None, _) => Err(Mistake::new(
+            "",
+            format!("there is no OrderPipeline in this file (apiVersion: {API_VERSION}, kind: {KIND}), only {}", others.join(", ")),
+        )),
+    }
+}
