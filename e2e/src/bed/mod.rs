@@ -2,10 +2,12 @@
 //! and also when the test process dies. `e2e/prepare` installs what they need.
 
 pub mod binaries;
+mod control_plane;
 mod kafka;
 mod postgres;
 mod process;
 
+pub use control_plane::{ControlPlane, Write, client_of};
 pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;
 pub use process::{Process, Room};
