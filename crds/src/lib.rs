@@ -7,6 +7,7 @@ pub mod expression;
 pub mod mistake;
 pub mod pipeline;
 pub mod runtime_config;
+pub mod schema;
 
 pub use mistake::Mistake;
 pub use pipeline::{OrderPipeline, OrderPipelineSpec, resolve};

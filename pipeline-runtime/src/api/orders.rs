@@ -106,7 +106,7 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
         let Some(event) = contract.event(&to.event) else {
             return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
         };
-        draft.key = check(event, &to.topic.name, &decoded(&draft, Json::Object(data)))?;
+        draft.key = check(event, &to.topic.name, &Decoded::of(&to.topic, &draft, Json::Object(data)))?;
     }
     let accepted = Accepted {
         order_id: &order_id,
@@ -134,16 +134,6 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     Ok(answer)
 }
 
-/// The message as the worker will see it.
-fn decoded(draft: &Draft, data: Json) -> Decoded {
-    let mut attributes: Map<String, Json> = draft.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-    attributes.insert(attribute::ID.to_owned(), draft.id.clone().into());
-    attributes.insert(attribute::TYPE.to_owned(), draft.event.clone().into());
-    attributes.insert(attribute::TIME.to_owned(), draft.time.to_rfc3339().into());
-    attributes.insert(attribute::SCHEMA_VERSION.to_owned(), codec::SCHEMA_VERSION.into());
-    Decoded { id: draft.id.clone(), publish_time: draft.time, attributes, data }
-}
-
 /// The event's key, if all holds.
 fn check(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<String, Problem> {
     let message = Message { topic, key: None, decoded };
@@ -162,9 +152,7 @@ fn check(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<String
 }
 
 /// The order's id, and the text of the data with it: the client's own bytes where nothing was missing.
-fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String>, derived: Uuid) -> Result<(String, String), Problem> {
-    // It was parsed, so that it is UTF-8.
-    let text = String::from_utf8(text.into()).map_err(|_| Problem::bad_request("invalid_utf8", "the body is not UTF-8"))?;
+fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String>, derived: Uuid) -> Result<(String, Bytes), Problem> {
     match data.get(ORDER_ID) {
         Some(Json::String(given)) => {
             if let Some(named) = named.filter(|named| named != given) {
@@ -176,7 +164,9 @@ fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String
         Some(_) => Err(Problem::field(ORDER_ID, "must be a string")),
         None => {
             let id = named.unwrap_or_else(|| derived.to_string());
-            let text = insert_first(&text, &id, data.is_empty());
+            // It was parsed, so that it is UTF-8.
+            let text = std::str::from_utf8(&text).map_err(|_| Problem::bad_request("invalid_utf8", "the body is not UTF-8"))?;
+            let text = Bytes::from(insert_first(text, &id, data.is_empty()));
             data.insert(ORDER_ID.to_owned(), id.clone().into());
             Ok((id, text))
         }

@@ -1,7 +1,17 @@
 //! How data lies in a message: JSON, in an envelope or bare. Nothing here knows what the data means.
 
-use crate::broker::{Incoming, Outgoing};
-use chrono::{DateTime, Utc};
+mod bare;
+mod envelope;
+mod json;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
+
+use crate::broker::{Incoming, Outgoing, Position, Target};
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use crds::pipeline::Envelope;
 use crds::runtime_config::TopicConfig;
 use serde_json::{Map, Value as Json};
 
@@ -33,8 +43,8 @@ pub struct Draft {
     pub key: String,
     /// Further attributes: requestId, principal, ...
     pub attributes: Vec<(String, String)>,
-    /// JSON text.
-    pub data: String,
+    /// JSON text. Bytes, so that what a client sent goes to the broker without a copy.
+    pub data: Bytes,
 }
 
 /// A message taken apart.
@@ -52,12 +62,71 @@ pub struct Decoded {
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
+/// Longer ids would not fit the index of a store.
+const MAX_ID_CHARS: usize = 500;
+
 pub fn encode(topic: &TopicConfig, draft: &Draft) -> Outgoing {
-    let _ = (topic, draft);
-    unimplemented!()
+    let (headers, payload) = match topic.envelope {
+        Envelope::Bare => (bare::headers(draft), draft.data.clone()),
+        Envelope::Attributes => (Vec::new(), envelope::body(draft)),
+    };
+    Outgoing {
+        topic: topic.name.as_str().into(),
+        target: Target::Key,
+        key: Some(Bytes::copy_from_slice(draft.key.as_bytes())),
+        headers,
+        payload: Some(payload),
+    }
 }
 
+/// Takes a message apart; its body is parsed once.
 pub fn decode(topic: &TopicConfig, message: &Incoming) -> Result<Decoded, DecodeError> {
-    let _ = (topic, message);
-    unimplemented!()
+    let body = match &message.payload {
+        Some(body) if !body.is_empty() => json::parse(body)?,
+        _ => return Err(DecodeError("the message has no body".into())),
+    };
+    let mut decoded = match topic.envelope {
+        Envelope::Bare => bare::decode(message, body)?,
+        Envelope::Attributes => envelope::decode(message, body)?,
+    };
+    if decoded.id.is_empty() {
+        decoded.id = place(&message.at);
+    }
+    if decoded.id.chars().nth(MAX_ID_CHARS).is_some() {
+        return Err(DecodeError(format!("the message's id is longer than {MAX_ID_CHARS} characters")));
+    }
+    Ok(decoded)
+}
+
+impl Decoded {
+    /// What readers will see of a draft: so its contract can be checked before it is published. The draft's key and data are not looked at.
+    pub fn of(topic: &TopicConfig, draft: &Draft, data: Json) -> Decoded {
+        let attributes = match topic.envelope {
+            Envelope::Bare => bare::attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value))).collect(),
+            Envelope::Attributes => own_attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value))).collect(),
+        };
+        Decoded { id: draft.id.clone(), publish_time: draft.time, attributes, data }
+    }
+}
+
+/// What a draft says of itself, then what was given with it.
+fn own_attributes(draft: &Draft) -> impl Iterator<Item = (&str, &str)> {
+    let own = [(attribute::TYPE, draft.event.as_str()), (attribute::SCHEMA_VERSION, SCHEMA_VERSION)];
+    let given = draft.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    own.into_iter().chain(given.filter(move |(name, _)| own.iter().all(|(taken, _)| taken != name)))
+}
+
+/// topic/partition/offset
+pub fn place(at: &Position) -> String {
+    format!("{}/{}/{}", at.partition.topic, at.partition.number, at.offset)
+}
+
+/// Microseconds, as the stores keep them.
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// When the broker says that it was published.
+fn broker_time(message: &Incoming) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default()
 }

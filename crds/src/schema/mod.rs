@@ -1,0 +1,70 @@
+//! JSON Schema of an event's data: compiled once, its mistakes told to a person in the notation of our documents.
+
+mod sentence;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
+
+use jsonschema::Validator;
+use serde_json::Value as Json;
+
+/// The most mistakes that are told at once.
+pub const MAX_FAULTS: usize = 20;
+/// The library makes an error for every mistake before the first is read. In data with more values than that only the first is looked for.
+const MAX_VALUES: usize = 10_000;
+
+/// A compiled schema. Formats are asserted; nothing is fetched from a network or a file.
+#[derive(Debug)]
+pub struct Schema(Validator);
+
+/// Something in the data that the schema does not allow: `data.items[1].quantity` and `quantity must be above 0 but is -3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub path: String,
+    pub message: String,
+}
+
+impl Schema {
+    /// Or a sentence that says what is wrong with the schema.
+    pub fn compile(schema: &Json) -> Result<Schema, String> {
+        let validator = jsonschema::options().should_validate_formats(true).build(schema);
+        validator.map(Schema).map_err(|error| sentence::of_schema(&error))
+    }
+
+    /// Every mistake, at most [`MAX_FAULTS`]. None: the data is as it should be.
+    pub fn faults(&self, data: &Json) -> Vec<Fault> {
+        if self.0.is_valid(data) {
+            return Vec::new();
+        }
+        let mut faults = Vec::new();
+        if values_up_to(data, MAX_VALUES) < MAX_VALUES {
+            for error in self.0.iter_errors(data) {
+                sentence::of_data(&error, &mut faults);
+                if faults.len() >= MAX_FAULTS {
+                    break;
+                }
+            }
+        } else if let Err(error) = self.0.validate(data) {
+            sentence::of_data(&error, &mut faults);
+        }
+        faults.truncate(MAX_FAULTS);
+        faults
+    }
+}
+
+/// How many values there are, counted no further than the bound.
+fn values_up_to(data: &Json, bound: usize) -> usize {
+    let mut count = 1;
+    let mut add = |value| {
+        if count < bound {
+            count += values_up_to(value, bound - count);
+        }
+    };
+    match data {
+        Json::Array(items) => items.iter().for_each(&mut add),
+        Json::Object(fields) => fields.values().for_each(&mut add),
+        _ => {}
+    }
+    count
+}

@@ -1,0 +1,41 @@
+//! The body is the data, the headers are the attributes.
+
+use super::{DecodeError, Decoded, Draft, attribute, broker_time, own_attributes, rfc3339};
+use crate::broker::{Header, Incoming};
+use bytes::Bytes;
+use chrono::DateTime;
+use serde_json::{Map, Value as Json};
+use std::borrow::Cow;
+
+pub(super) fn headers(draft: &Draft) -> Vec<Header> {
+    attributes(draft).map(|(name, value)| Header { name: name.into(), value: Bytes::from(value.into_owned()) }).collect()
+}
+
+pub(super) fn attributes(draft: &Draft) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    let own = [(attribute::ID, Cow::Borrowed(draft.id.as_str())), (attribute::TIME, Cow::Owned(rfc3339(draft.time)))];
+    let further = own_attributes(draft).filter(|(name, _)| ![attribute::ID, attribute::TIME].contains(name));
+    own.into_iter().chain(further.map(|(name, value)| (name, Cow::Borrowed(value))))
+}
+
+pub(super) fn decode(message: &Incoming, data: Json) -> Result<Decoded, DecodeError> {
+    let mut attributes = Map::new();
+    for header in message.headers.iter().filter(|header| &*header.name != attribute::STAMP) {
+        match std::str::from_utf8(&header.value) {
+            // Of several headers of a name the last one counts, as everywhere in Kafka.
+            Ok(value) => drop(attributes.insert(header.name.to_string(), Json::from(value))),
+            Err(_) if is_own(&header.name) => return Err(DecodeError(format!("the header {} is not UTF-8", header.name))),
+            // A binary header of somebody else (tracing, a connector) is none of ours to judge.
+            Err(_) => {}
+        }
+    }
+    let text = |name: &str| attributes.get(name).and_then(Json::as_str);
+    let id = text(attribute::ID).unwrap_or_default().to_owned();
+    // Others may mean something else by a header of that name: what is no time says nothing.
+    let time = text(attribute::TIME).and_then(|time| DateTime::parse_from_rfc3339(time).ok());
+    Ok(Decoded { id, publish_time: time.map_or_else(|| broker_time(message), |time| time.to_utc()), attributes, data })
+}
+
+fn is_own(name: &str) -> bool {
+    use attribute::*;
+    [ID, TYPE, TIME, REQUEST_ID, PRINCIPAL, SCHEMA_VERSION].contains(&name)
+}
