@@ -27,6 +27,11 @@ impl Compiled {
         &self.text
     }
 
+    /// The expression itself, if it is a path and nothing else: the field to name where its value is wrong.
+    pub fn path(&self) -> Option<&str> {
+        matches!(self.program, Program::Path(_)).then(|| self.text.trim())
+    }
+
     /// Whether it holds. Anything but true or false is an error.
     pub fn bool(&self, input: &Input<'_>) -> Result<bool, EvaluationError> {
         match &*self.json(input)? {

@@ -1,8 +1,22 @@
 //! An event's schema, rules and expressions, compiled once; what a message means and whether it holds.
 
-use crate::codec::Decoded;
+mod change;
+mod compile;
+mod content;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
+
+pub use content::content_hash;
+
+use crate::codec::{Decoded, attribute};
 use crate::store::Change;
+use compile::Expressions;
+use crds::expression::{Compiled, EvaluationError, Input};
 use crds::runtime_config::{EventConfig, RuntimeConfig};
+use crds::schema::{MAX_FAULTS, Schema};
+use serde_json::Value as Json;
 
 /// All events of a pipeline, compiled. Replaced as a whole when the configuration changes.
 #[derive(Debug)]
@@ -13,9 +27,12 @@ pub struct Contract {
 #[derive(Debug)]
 pub struct EventContract {
     pub config: EventConfig,
+    schema: Option<Schema>,
+    expressions: Expressions,
 }
 
 /// What expressions see: `topic`, `key`, `id`, `publishTime`, `attributes`, `data`.
+/// For an event that is not published yet, [`Decoded::of`] says what readers will see of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub topic: &'a str,
@@ -49,48 +66,115 @@ pub struct ContractError {
 
 impl Contract {
     pub fn compile(config: &RuntimeConfig) -> Result<Contract, ContractError> {
-        let _ = config;
-        unimplemented!()
+        let events = config.events.iter().enumerate().map(|(index, event)| compile::event(&format!("events[{index}]"), event));
+        Ok(Contract { events: events.collect::<Result<_, _>>()? })
     }
 
     pub fn event(&self, name: &str) -> Option<&EventContract> {
         self.events.iter().find(|e| e.config.name == name)
     }
 
-    /// The event that this message is: the first of its topic whose `when` holds.
+    /// The event that this message is: the first of its topic whose `when` holds. A `when` that asks for a field which the message does
+    /// not have does not hold; but a message that no event claims and that some event could not judge is not passed over in silence.
     pub fn recognise(&self, message: &Message<'_>) -> Result<Option<&EventContract>, Violation> {
-        let _ = message;
-        unimplemented!()
+        let mut unclear = None;
+        for event in self.events.iter().filter(|event| event.config.topics.iter().any(|topic| topic == message.topic)) {
+            match event.is(message) {
+                Ok(true) => return Ok(Some(event)),
+                Ok(false) => {}
+                Err((_, EvaluationError::Missing { path })) => {
+                    let message = format!("{path} is missing, by which the event {} is told from others", event.config.name);
+                    unclear.get_or_insert(Violation { field: path, message });
+                }
+                Err((when, error)) => return Err(Violation::of(when, error)),
+            }
+        }
+        unclear.map_or(Ok(None), Err)
     }
 }
 
 impl EventContract {
+    fn is(&self, message: &Message<'_>) -> Result<bool, (&Compiled, EvaluationError)> {
+        match &self.expressions.when {
+            Some(when) => when.bool(&message.input()).map_err(|error| (when, error)),
+            None => Ok(match message.decoded.attributes.get(attribute::TYPE) {
+                None | Some(Json::Null) => true,
+                Some(kind) => *kind == self.config.name,
+            }),
+        }
+    }
+
     /// Every mistake, none if it is good: the schema first, and the rules only where the schema holds. At most 20.
     pub fn violations(&self, message: &Message<'_>) -> Vec<Violation> {
-        let _ = message;
-        unimplemented!()
+        let faults = self.schema.as_ref().map(|schema| schema.faults(&message.decoded.data)).unwrap_or_default();
+        if !faults.is_empty() {
+            return faults.into_iter().map(|fault| Violation { field: fault.path, message: fault.message }).collect();
+        }
+        let input = message.input();
+        let rules = self.config.rules.iter().zip(&self.expressions.rules);
+        rules.filter_map(|(rule, compiled)| broken(rule, compiled, &input)).take(MAX_FAULTS).collect()
     }
 
     /// The partition key.
     pub fn key(&self, message: &Message<'_>) -> Result<String, Violation> {
-        let _ = message;
-        unimplemented!()
+        let key = &self.expressions.key;
+        key.string(&message.input()).map_err(|error| Violation::of(key, error))
     }
 
     /// The order's tenant, where the event has one.
     pub fn tenant(&self, message: &Message<'_>) -> Result<Option<String>, Violation> {
-        let _ = message;
-        unimplemented!()
+        self.optional_text(self.expressions.tenant.as_ref(), &message.input())
     }
 
     /// What it does to the order. `source` is topic/partition/offset.
     pub fn change(&self, message: &Message<'_>, source: String) -> Result<Change, Violation> {
-        let _ = (message, source);
-        unimplemented!()
+        self.make_change(message, source)
     }
 
     pub fn emissions(&self, message: &Message<'_>) -> Result<Vec<Emission>, Violation> {
-        let _ = message;
-        unimplemented!()
+        let input = message.input();
+        let emit = self.config.emit.iter().zip(&self.expressions.emit);
+        emit.map(|(emit, data)| {
+            let data = match data {
+                Some(data) => data.json(&input).map_err(|error| Violation::of(data, error))?.to_string(),
+                None => message.decoded.data.to_string(),
+            };
+            Ok(Emission { topic: emit.topic.0.clone(), event_type: emit.event_type.clone(), data })
+        })
+        .collect()
+    }
+}
+
+fn broken(rule: &crds::pipeline::Rule, compiled: &Compiled, input: &Input<'_>) -> Option<Violation> {
+    let field = || rule.field.as_ref().map_or_else(|| "data".to_owned(), |field| field.0.clone());
+    match compiled.bool(input) {
+        Ok(true) => None,
+        Ok(false) => {
+            let message = rule.message.as_ref().map_or_else(|| format!("must hold: {}", rule.rule), |message| message.0.clone());
+            Some(Violation { field: field(), message })
+        }
+        Err(EvaluationError::Failed(why)) => {
+            Some(Violation { field: field(), message: format!("the rule {} cannot be checked: {why}", rule.rule) })
+        }
+        Err(missing) => Some(Violation::of(compiled, missing)),
+    }
+}
+
+impl<'a> Message<'a> {
+    fn input(&self) -> Input<'a> {
+        let Decoded { id, publish_time, attributes, data } = self.decoded;
+        Input { topic: self.topic, key: self.key, id, publish_time: *publish_time, attributes, data }
+    }
+}
+
+impl Violation {
+    fn of(expression: &Compiled, error: EvaluationError) -> Violation {
+        match error {
+            EvaluationError::Missing { path } => {
+                let name = path.rsplit_once('.').map_or(path.as_str(), |(_, name)| name);
+                Violation { message: format!("{name} is required"), field: path }
+            }
+            EvaluationError::Failed(message) => Violation { field: expression.path().unwrap_or("data").to_owned(), message },
+        }
     }
 }
