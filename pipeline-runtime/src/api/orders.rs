@@ -4,7 +4,7 @@ use super::accept::{Delivery, Ids, accept};
 use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
 use super::{Destination, Settings, Shared, body, json, strict};
-use crate::codec::{self, Decoded, Draft, attribute};
+use crate::codec::{self, Decoded, Draft, SCHEMA_VERSION, attribute};
 use crate::contract::{EventContract, Message};
 use crate::store::Query;
 use axum::body::Bytes;
@@ -99,7 +99,8 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     let (order_id, text) = with_order_id(&mut data, read.text, named, ids.order)?;
     let time = Utc::now();
     let attributes =
-        vec![(attribute::REQUEST_ID.to_owned(), request.text().to_owned()), (attribute::PRINCIPAL.to_owned(), principal.to_string())];
+        [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal), (attribute::SCHEMA_VERSION, SCHEMA_VERSION)];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let mut draft = Draft { event: to.event.clone(), id: ids.event.to_string(), time, key: String::new(), attributes, data: text };
     {
         let contract = api.contract.load();
@@ -164,26 +165,25 @@ fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String
         Some(_) => Err(Problem::field(ORDER_ID, "must be a string")),
         None => {
             let id = named.unwrap_or_else(|| derived.to_string());
-            // It was parsed, so that it is UTF-8.
-            let text = std::str::from_utf8(&text).map_err(|_| Problem::bad_request("invalid_utf8", "the body is not UTF-8"))?;
-            let text = Bytes::from(insert_first(text, &id, data.is_empty()));
+            let text = insert_first(&text, &id, data.is_empty());
             data.insert(ORDER_ID.to_owned(), id.clone().into());
             Ok((id, text))
         }
     }
 }
 
-fn insert_first(object: &str, id: &str, empty: bool) -> String {
-    let rest = object.trim_ascii_start().strip_prefix('{').unwrap_or(object);
-    let mut text = String::with_capacity(object.len() + id.len() + 16);
-    // A JSON string of its own: an id from a path may hold quotes.
-    text.push_str("{\"orderId\":");
-    text.push_str(&Json::from(id).to_string());
+/// Puts the order's id in front of an object's other fields.
+fn insert_first(object: &[u8], id: &str, empty: bool) -> Bytes {
+    let rest = object.trim_ascii_start().strip_prefix(b"{").unwrap_or(object);
+    let mut text = Vec::with_capacity(object.len() + id.len() + 16);
+    text.extend_from_slice(b"{\"orderId\":");
+    // As a JSON string: an id from a path may hold quotes.
+    text.extend_from_slice(Json::from(id).to_string().as_bytes());
     if !empty {
-        text.push(',');
+        text.push(b',');
     }
-    text.push_str(rest);
-    text
+    text.extend_from_slice(rest);
+    text.into()
 }
 
 fn must_be_order_id(id: &str) -> Result<(), String> {
