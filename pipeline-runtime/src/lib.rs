@@ -4,7 +4,10 @@
 pub mod api;
 pub mod broker;
 pub mod codec;
+pub mod config;
 pub mod contract;
+pub mod generator;
 pub mod publish;
 pub mod sqlite;
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,97 @@
+//! A process of the product, started as a user would start it, its output kept in a file.
+
+use crate::bed::{Process, Room, binaries, eventually};
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+pub struct Product {
+    process: Process,
+    log: PathBuf,
+}
+
+impl Product {
+    /// A command that runs a program of the workspace, with no variable of the caller's that could change what it does.
+    pub fn command(program: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binaries::binary(program)?);
+        command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        Ok(command)
+    }
+
+    /// Starts it in the room; what it prints is appended to `<name>.log` there.
+    pub fn start(name: &str, room: &Room, mut command: Command) -> Result<Product> {
+        let log = room.path().join(format!("{name}.log"));
+        let out = File::options().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
+        command.current_dir(room.path()).stdout(out.try_clone()?).stderr(out);
+        Ok(Product { process: Process::start(&mut command)?, log })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and the exit status, which must come within the grace period.
+    pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        self.process.wait(within).await.with_context(|| self.tail())
+    }
+
+    /// Waits until a GET answers 200.
+    pub async fn ready(&mut self, url: &str, within: Duration) -> Result<()> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        let process = &mut self.process;
+        let answered = eventually(url, within, || {
+            let (ended, get) = (process.ended(), client.get(url).send());
+            async move {
+                // One that has ended never answers, however long it is asked.
+                if let Some(status) = ended? {
+                    return Ok(Some(status));
+                }
+                get.await?.error_for_status()?;
+                Ok(None)
+            }
+        })
+        .await
+        .with_context(|| tail(&self.log))?;
+        anyhow::ensure!(answered.is_none(), "it ended: {answered:?}\n{}", tail(&self.log));
+        Ok(())
+    }
+
+    /// What it printed so far.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The end of what it printed.
+    pub fn tail(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// Resident memory, in KiB: now, and the most there has been.
+    pub fn memory_kib(&self) -> Result<(u64, u64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let figure = |name: &str| -> Result<u64> {
+            let line = status.lines().find(|l| l.starts_with(name)).with_context(|| format!("no {name}"))?;
+            Ok(line.split_whitespace().nth(1).context("no figure")?.parse()?)
+        };
+        Ok((figure("VmRSS:")?, figure("VmHWM:")?))
+    }
+}
+
+fn tail(log: &PathBuf) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
