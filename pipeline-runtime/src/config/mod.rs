@@ -1,6 +1,7 @@
 //! From files, environment and flags to one [`RuntimeConfig`], and to the secrets that it names.
 
 mod environment;
+pub mod reload;
 mod secrets;
 
 pub use environment::Environment;
