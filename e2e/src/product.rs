@@ -45,7 +45,11 @@ impl Product {
     /// SIGTERM, and the exit status, which must come within the grace period.
     pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
-        self.process.wait(within).await.with_context(|| self.tail())
+        self.wait(within).await
+    }
+
+    pub async fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.process.wait(within).await.with_context(|| tail(&self.log))
     }
 
     /// Waits until a GET answers 200.

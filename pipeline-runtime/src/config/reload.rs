@@ -2,6 +2,7 @@
 
 use crate::contract::Contract;
 use arc_swap::ArcSwap;
+use crds::runtime_config::RuntimeConfig;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Compiles each new version of the file and puts it in the contract's place. A version that does not compile is
-/// refused with a log line, and the last good one goes on. Runs until dropped.
-pub async fn follow(file: PathBuf, contract: Arc<ArcSwap<Contract>>) {
+/// refused with a log line, and the last good one goes on. `changed` takes up what else a role uses of it. Runs until dropped.
+pub async fn follow(file: PathBuf, contract: Arc<ArcSwap<Contract>>, changed: impl Fn(&RuntimeConfig) -> Result<(), String>) {
     let mut seen = tokio::fs::read(&file).await.unwrap_or_default();
     loop {
         tokio::time::sleep(EVERY).await;
@@ -23,10 +24,14 @@ pub async fn follow(file: PathBuf, contract: Arc<ArcSwap<Contract>>) {
             continue;
         }
         seen = now;
-        let compiled = super::read(&file).and_then(|config| Contract::compile(&config).map_err(|e| e.to_string()));
-        match compiled {
-            Ok(new) => {
-                contract.store(Arc::new(new));
+        let taken = super::read(&file).and_then(|config| {
+            let new = Contract::compile(&config).map_err(|e| e.to_string())?;
+            changed(&config)?;
+            contract.store(Arc::new(new));
+            Ok(())
+        });
+        match taken {
+            Ok(()) => {
                 tracing::info!(file = %file.display(), "events and rules reloaded");
             }
             Err(reason) => tracing::error!(file = %file.display(), reason, "the changed configuration is refused; the last good one goes on"),

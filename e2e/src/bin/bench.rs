@@ -1,0 +1,196 @@
+//! Our API and worker beside what a careful Python team would write, on the same broker and database, in one run, in turn:
+//! `e2e/run bench [api|worker] [ROUNDS]`. Prints each figure and the ratios; asserts nothing, since machines differ.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use anyhow::{Context, Result};
+use e2e::bed::{Kafka, Postgres, Room, cache, eventually, free_port};
+use e2e::product::Product;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use sqlx::postgres::PgPoolOptions;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const KEY: &str = "bench";
+const SECONDS: u64 = 15;
+const CONNECTIONS: u32 = 64;
+const PARTITIONS: i32 = 6;
+/// Orders that a worker drains in one round.
+const BACKLOG: usize = 200_000;
+const BACKLOG_PYTHON: usize = 60_000;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rounds = arguments.get(1).map_or(Ok(3), |r| r.parse())?;
+    let what = arguments.first().map_or("all", String::as_str);
+    if matches!(what, "all" | "api") {
+        api(rounds).await?;
+    }
+    if matches!(what, "all" | "worker") {
+        worker(rounds).await?;
+    }
+    Ok(())
+}
+
+fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("bench").join(file)
+}
+
+fn python(program: &str) -> Result<Command> {
+    let path = cache()?.join("bench-python/bin").join(program);
+    anyhow::ensure!(path.exists(), "{} is missing: run e2e/prepare bench", path.display());
+    Ok(Command::new(path))
+}
+
+fn document(room: &Room, topic: &str, bootstrap: &str) -> Result<PathBuf> {
+    let text = format!(
+        r#"
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {{name: {topic}}}
+spec:
+  backends: [{{name: kafka, kafka: {{bootstrapServers: "{bootstrap}"}}}}]
+  topics: [{{name: {topic}, partitions: {PARTITIONS}}}]
+  events: [{{name: OrderCreated}}]
+  store: {{postgres: {{urlSecretRef: {{name: db, key: url}}, schema: bench}}}}
+  api: {{}}
+  worker: {{}}
+"#
+    );
+    let file = room.path().join("pipeline.yaml");
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+fn ours(role: &str, document: &Path, port: u16, postgres: &Postgres) -> Result<Command> {
+    let listen = format!("127.0.0.1:{port}");
+    let mut command = Product::command("pipeline-runtime", &[role, "--config", &document.to_string_lossy(), "--listen", &listen])?;
+    command.env("DB_URL", postgres.url()).env("API_KEY", KEY);
+    Ok(command)
+}
+
+/// What wrk measured.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    per_second: f64,
+    p99_ms: f64,
+    errors: u64,
+}
+
+fn wrk(url: &str) -> Result<Load> {
+    let out = Command::new("wrk")
+        .args(["-t2", &format!("-c{CONNECTIONS}"), &format!("-d{SECONDS}s"), "--timeout", "10s", "--latency", "-s"])
+        .arg(source("orders.lua"))
+        .arg(url)
+        .output()
+        .context("wrk is missing: run e2e/prepare bench")?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let line = text.lines().find_map(|l| l.strip_prefix("RESULT ")).with_context(|| text.clone())?;
+    let figures: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Load { per_second: figures[0] / (figures[1] / 1e6), p99_ms: figures[2], errors: figures[3] as u64 })
+}
+
+async fn api(rounds: usize) -> Result<()> {
+    let (kafka, postgres, room) = (Kafka::start(1).await?, Postgres::start().await?, Room::new("bench")?);
+    kafka.create_topic("bench", PARTITIONS).await?;
+    let document = document(&room, "bench", &kafka.bootstrap())?;
+    let (our_port, their_port) = (free_port()?, free_port()?);
+    let (our_url, their_url) = (format!("http://127.0.0.1:{our_port}"), format!("http://127.0.0.1:{their_port}"));
+    let mut ours = Product::start("api", &room, ours("api", &document, our_port, &postgres)?)?;
+    let mut uvicorn = python("uvicorn")?;
+    uvicorn.args(["api:app", "--workers", "2", "--no-access-log", "--log-level", "warning", "--port", &their_port.to_string()]);
+    uvicorn.args(["--app-dir", &source("").to_string_lossy()]);
+    uvicorn.envs([("KAFKA_BROKERS", kafka.bootstrap().as_str()), ("KAFKA_TOPIC", "bench"), ("API_KEY", KEY), ("PYTHONDONTWRITEBYTECODE", "1")]);
+    let mut theirs = Product::start("fastapi", &room, uvicorn)?;
+    ours.ready(&format!("{our_url}/readyz"), Duration::from_secs(60)).await?;
+    theirs.ready(&format!("{their_url}/healthz"), Duration::from_secs(60)).await?;
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let (us, them) = (wrk(&our_url)?, wrk(&their_url)?);
+        println!("api round {round}: ours {us:.1?}  FastAPI {them:.1?}  ratio {:.1}x, p99 {:.2}x", us.per_second / them.per_second, us.p99_ms / them.p99_ms);
+        ratios.push(us.per_second / them.per_second);
+    }
+    let (now, most) = ours.memory_kib()?;
+    println!("api: median ratio {:.1}x; our memory {} MiB now, {} MiB at most", median(&mut ratios), now / 1024, most / 1024);
+    Ok(())
+}
+
+async fn worker(rounds: usize) -> Result<()> {
+    let (kafka, postgres, room) = (Kafka::start(1).await?, Postgres::start().await?, Room::new("bench")?);
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let topic = format!("backlog-{round}");
+        kafka.create_topic(&topic, PARTITIONS).await?;
+        fill(&kafka, &topic, BACKLOG).await?;
+        let us = our_worker(&kafka, &postgres, &room, &topic).await?;
+        let mut command = python("python")?;
+        let arguments = [&kafka.bootstrap(), &topic, &format!("py-{round}"), &postgres.url(), &BACKLOG_PYTHON.to_string()];
+        let out = command.arg(source("worker.py")).args(arguments).output()?;
+        let seconds: f64 = String::from_utf8_lossy(&out.stdout).trim().parse().with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
+        let them = BACKLOG_PYTHON as f64 / seconds;
+        println!("worker round {round}: ours {us:.0} orders/s, Python in batches {them:.0} orders/s, ratio {:.1}x", us / them);
+        ratios.push(us / them);
+    }
+    println!("worker: median ratio {:.1}x", median(&mut ratios));
+    Ok(())
+}
+
+async fn our_worker(kafka: &Kafka, postgres: &Postgres, room: &Room, topic: &str) -> Result<f64> {
+    let pool = PgPoolOptions::new().max_connections(1).connect(&postgres.url()).await?;
+    let count = async || -> Result<i64> {
+        // The statistics views lag: count the rows, in the planner's way of looking at an index.
+        Ok(sqlx::query_scalar("SELECT count(*) FROM bench.orders").fetch_one(&pool).await?)
+    };
+    let before = count().await.unwrap_or(0);
+    let document = document(room, topic, &kafka.bootstrap())?;
+    let port = free_port()?;
+    let mut worker = Product::start("worker", room, ours("worker", &document, port, postgres)?)?;
+    // From the first order stored, as the Python worker counts from its first batch.
+    let first = eventually("the first orders are stored", Duration::from_secs(60), async || {
+        let now = count().await?;
+        anyhow::ensure!(now > before, "none yet");
+        Ok(now)
+    })
+    .await?;
+    let begin = Instant::now();
+    let all = before + BACKLOG as i64;
+    eventually("all orders are stored", Duration::from_secs(300), async || {
+        anyhow::ensure!(count().await? >= all, "not all");
+        Ok(())
+    })
+    .await?;
+    let rate = (all - first) as f64 / begin.elapsed().as_secs_f64();
+    let (now, most) = worker.memory_kib()?;
+    println!("worker memory: {} MiB now, {} MiB at most", now / 1024, most / 1024);
+    worker.terminate(Duration::from_secs(30)).await?;
+    Ok(rate)
+}
+
+/// Puts orders on a topic, as the API would.
+async fn fill(kafka: &Kafka, topic: &str, count: usize) -> Result<()> {
+    let producer: FutureProducer = kafka.client().set("queue.buffering.max.messages", "1000000").create()?;
+    let mut reports = Vec::with_capacity(count);
+    for n in 0..count {
+        let id = format!("{topic}-{n}");
+        let body = format!(
+            r#"{{"orderId":"{id}","customerId":"customer-{}","items":[{{"sku":"SKU-CALZONE","quantity":2,"unitPrice":11.8}},{{"sku":"SKU-WATER","quantity":1,"unitPrice":2.1}}],"totalAmount":25.7,"tenantId":"tenant-{}","channel":"web"}}"#,
+            n % 100,
+            n % 5
+        );
+        let header = |key, value| rdkafka::message::Header { key, value: Some(value) };
+        let headers = rdkafka::message::OwnedHeaders::new().insert(header("id", &id)).insert(header("type", &"OrderCreated".to_owned()));
+        let record = FutureRecord::to(topic).key(&id).payload(&body).headers(headers);
+        reports.push(producer.send_result(record).map_err(|(e, _)| e)?);
+    }
+    for report in reports {
+        report.await?.map_err(|(e, _)| e)?;
+    }
+    Ok(())
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

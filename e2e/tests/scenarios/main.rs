@@ -1,0 +1,11 @@
+//! Stories of a running pipeline, told with the real binaries on real services, with things going wrong meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod broker_away;
+mod killed;
+mod pipeline;
+mod poison;
+mod same_request;
+mod stopping;
+mod up;

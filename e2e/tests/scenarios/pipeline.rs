@@ -1,0 +1,129 @@
+//! A pipeline under test: its document, its processes, and what its database holds.
+
+use anyhow::{Context, Result};
+use e2e::bed::{Kafka, Postgres, Room, eventually, free_port};
+use e2e::ledger::Stored;
+use e2e::load::{Outcome, Told};
+use e2e::product::Product;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const KEY: &str = "scenario-key";
+pub const READY: Duration = Duration::from_secs(60);
+
+/// Status changes append to a list, so that the order itself shows what took effect, how often and in which order.
+const DOCUMENT: &str = r#"
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: NAME}
+spec:
+  backends: [{name: kafka, kafka: {bootstrapServers: "BOOTSTRAP"}}]
+  topics: [{name: NAME, partitions: 6, maxMessageSize: 11Mi}]
+  events:
+  - name: OrderCreated
+  - name: OrderStatusChanged
+    set: {status: data.status}
+    append: {history: data.status}
+  store: {postgres: {urlSecretRef: {name: db, key: url}}}
+  api: {idempotency: IDEMPOTENCY}
+  worker: {retry: {attempts: 3, base: 100ms}}
+"#;
+
+/// Kafka, PostgreSQL, and a pipeline on them whose topics exist.
+pub struct Pipeline {
+    pub name: String,
+    pub room: Arc<Room>,
+    pub document: PathBuf,
+    pub postgres: Postgres,
+}
+
+impl Pipeline {
+    /// `bootstrap` is where the pipeline reaches the broker: itself, or a proxy before it.
+    pub async fn new(kafka: &Kafka, bootstrap: &str, idempotency: &str) -> Result<Pipeline> {
+        let name = format!("orders-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let room = Room::new("scenario")?;
+        let document = room.path().join("pipeline.yaml");
+        let text = DOCUMENT.replace("NAME", &name).replace("BOOTSTRAP", bootstrap).replace("IDEMPOTENCY", idempotency);
+        std::fs::write(&document, text)?;
+        let size = [("max.message.bytes", "12582912")];
+        kafka.create_topic_with(&name, 6, &size).await?;
+        kafka.create_topic_with(&format!("{name}-dlq"), 6, &size).await?;
+        Ok(Pipeline { name, room, document, postgres: Postgres::start().await? })
+    }
+
+    fn command(&self, role: &str, port: u16) -> Result<Command> {
+        let listen = format!("127.0.0.1:{port}");
+        let mut command = Product::command("pipeline-runtime", &[role, "--config", &self.document.to_string_lossy(), "--listen", &listen])?;
+        command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY);
+        Ok(command)
+    }
+
+    /// Starts a role and waits until it is connected. Returns its address.
+    pub async fn start(&self, role: &str) -> Result<(Product, String)> {
+        let port = free_port()?;
+        let mut product = Product::start(&format!("{role}-{port}"), &self.room, self.command(role, port)?)?;
+        let url = format!("http://127.0.0.1:{port}");
+        product.ready(&format!("{url}/readyz"), READY).await?;
+        Ok((product, url))
+    }
+
+    pub async fn stored(&self) -> Result<Vec<Stored>> {
+        let pool = PgPoolOptions::new().max_connections(1).connect(&self.postgres.url()).await?;
+        let schema = self.name.replace('-', "_");
+        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT order_id, customer_id, total_amount::float8, status, items::text, (fields->'history')::text FROM \"{schema}\".orders"
+        )))
+        .fetch_all(&pool)
+        .await?;
+        rows.into_iter().map(stored).collect()
+    }
+
+    /// Waits until everything that was accepted has taken effect, or nothing more does; then says what is stored.
+    pub async fn settled(&self, told: &[Told]) -> Result<Vec<Stored>> {
+        let wanted = expected(told);
+        let _ = eventually("everything accepted is stored", Duration::from_secs(60), || async {
+            let has = effects(&self.stored().await?);
+            anyhow::ensure!(has >= wanted, "{has} of {wanted} effects");
+            Ok(())
+        })
+        .await; // what is missing is the ledger's to say
+        self.stored().await
+    }
+}
+
+type Row = (String, Option<String>, Option<f64>, Option<String>, Option<String>, Option<String>);
+
+fn stored((order_id, customer, total, status, items, history): Row) -> Result<Stored> {
+    Ok(Stored {
+        order_id,
+        customer: customer.unwrap_or_default(),
+        total: total.unwrap_or(f64::NAN),
+        status,
+        items: serde_json::from_str(items.as_deref().unwrap_or("null"))?,
+        history: history.map_or(Ok(vec![]), |h| serde_json::from_str(&h)).context("history is a list of statuses")?,
+    })
+}
+
+/// What a SQLite store holds.
+pub async fn stored_in(file: &std::path::Path) -> Result<Vec<Stored>> {
+    let pool = sqlx::SqlitePool::connect_with(SqliteConnectOptions::new().filename(file).read_only(true)).await?;
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT order_id, customer_id, CAST(total_amount AS REAL), status, items, json_extract(fields, '$.history') FROM orders",
+    )
+    .fetch_all(&pool)
+    .await?;
+    rows.into_iter().map(stored).collect()
+}
+
+pub fn expected(told: &[Told]) -> usize {
+    let accepted = |o: &Outcome| usize::from(*o == Outcome::Accepted);
+    told.iter().map(|t| accepted(&t.created) + t.changes.iter().map(|(_, o)| accepted(o)).sum::<usize>()).sum()
+}
+
+pub fn effects(stored: &[Stored]) -> usize {
+    stored.iter().map(|s| 1 + s.history.len()).sum()
+}

@@ -1,0 +1,57 @@
+//! Messages that cannot be processed, put on the topic by somebody else.
+
+use crate::pipeline::Pipeline;
+use e2e::bed::{Kafka, eventually};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_message_reaches_the_dead_letter_topic_and_the_next_one_is_processed() {
+    let kafka = Kafka::start(1).await.unwrap();
+    let pipeline = Pipeline::new(&kafka, &kafka.bootstrap(), "Derived").await.unwrap();
+    let (_worker, _) = pipeline.start("worker").await.unwrap();
+    let producer: FutureProducer = kafka.client().create().unwrap();
+    let deep = "[".repeat(100_000);
+    let poison: [&[u8]; 6] = [
+        b"no json",
+        b"\xff\xfe\x00",
+        b"",
+        deep.as_bytes(),
+        br#"{"orderId":"p1","customerId":"c","items":[{"quantity":1}],"totalAmount":-1}"#,
+        br#"{"orderId":"p2\u0000","customerId":"c","items":[{"quantity":1}],"totalAmount":1}"#,
+    ];
+    let good = br#"{"orderId":"good","customerId":"c","items":[{"sku":"a","quantity":1}],"totalAmount":1.5}"#;
+    for body in poison.into_iter().chain([good.as_slice()]) {
+        // one key: the good one lies behind all the others
+        producer.send(FutureRecord::to(&pipeline.name).key("one").payload(body), Duration::from_secs(10)).await.unwrap();
+    }
+    let stored = eventually("the good one is stored", Duration::from_secs(60), || async {
+        let stored = pipeline.stored().await?;
+        anyhow::ensure!(!stored.is_empty(), "not yet");
+        Ok(stored)
+    })
+    .await
+    .unwrap();
+    assert_eq!((stored.len(), stored[0].order_id.as_str()), (1, "good"));
+
+    let consumer: BaseConsumer = kafka.client().set("group.id", "reader").create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in 0..6 {
+        all.add_partition_offset(&format!("{}-dlq", pipeline.name), partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    let mut dead = Vec::new();
+    while dead.len() < poison.len() {
+        let message = consumer.poll(Duration::from_secs(20)).expect("a dead letter").unwrap();
+        let headers: Vec<String> = message.headers().unwrap().iter().map(|h| format!("{}={}", h.key, String::from_utf8_lossy(h.value.unwrap_or_default()))).collect();
+        assert!(headers.iter().any(|h| h.contains(&pipeline.name)), "it says where it came from: {headers:?}");
+        println!("{headers:?}");
+        dead.push(message.payload().unwrap_or_default().to_vec());
+    }
+    for body in poison {
+        assert!(dead.iter().any(|d| d == body), "{} is not among the dead letters, byte for byte", String::from_utf8_lossy(&body[..body.len().min(40)]));
+    }
+}

@@ -1,0 +1,54 @@
+//! SIGTERM under load, and what a process takes in memory.
+
+use crate::killed::reached;
+use crate::pipeline::{KEY, Pipeline, READY};
+use e2e::bed::Kafka;
+use e2e::{ledger, load};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// What Kubernetes gives a pod by default.
+const GRACE: Duration = Duration::from_secs(30);
+const IDLE_KIB: u64 = 40 * 1024;
+const LOADED_KIB: u64 = 128 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_ends_each_role_with_zero_and_loses_nothing() {
+    let kafka = Kafka::start(1).await.unwrap();
+    let pipeline = Pipeline::new(&kafka, &kafka.bootstrap(), "Derived").await.unwrap();
+    let (mut api, stopping) = pipeline.start("api").await.unwrap();
+    let (_other, staying) = pipeline.start("api").await.unwrap();
+    let (mut worker, _) = pipeline.start("worker").await.unwrap();
+    for (role, process) in [("api", &api), ("worker", &worker)] {
+        let (now, _) = process.memory_kib().unwrap();
+        println!("{role}: {now} KiB idle");
+        assert!(now < IDLE_KIB, "{role} takes {now} KiB idle");
+    }
+    let plan = |urls: Vec<String>, name: &str, patience| load::Plan {
+        urls,
+        key: KEY.into(),
+        clients: 16,
+        orders: 6000,
+        statuses: vec!["PAID".into(), "SHIPPED".into()],
+        name: name.into(),
+        patience,
+    };
+    let progress = Arc::new(AtomicUsize::new(0));
+    // The clients of the one that stops give up soon: what they were told before must hold.
+    let ends = tokio::spawn(load::run(plan(vec![stopping], "ends", Duration::from_millis(200)), progress.clone()));
+    let stays = tokio::spawn(load::run(plan(vec![staying], "stays", READY), Arc::new(AtomicUsize::new(0))));
+    reached(&progress, 1500).await.unwrap();
+    let status = worker.terminate(GRACE).await.unwrap();
+    assert!(status.success(), "worker: {status:?}\n{}", worker.tail());
+    let (_worker, _) = pipeline.start("worker").await.unwrap();
+    let (_, most) = api.memory_kib().unwrap();
+    let status = api.terminate(GRACE).await.unwrap();
+    assert!(status.success(), "api: {status:?}\n{}", api.tail());
+    let mut told = ends.await.unwrap().unwrap();
+    told.extend(stays.await.unwrap().unwrap());
+    let stored = pipeline.settled(&told).await.unwrap();
+    ledger::verify(&told, &stored).unwrap();
+    println!("api: at most {most} KiB under load");
+    assert!(most < LOADED_KIB, "api took {most} KiB");
+}
