@@ -28,7 +28,8 @@ pub fn faults(told: &[Told], stored: &[Stored]) -> Vec<String> {
         }
     }
     let known: HashMap<&str, &Told> = told.iter().map(|t| (t.order_id.as_str(), t)).collect();
-    faults.extend(stored.iter().filter(|s| !known.contains_key(s.order_id.as_str())).map(|s| format!("nobody posted order {}", s.order_id)));
+    faults
+        .extend(stored.iter().filter(|s| !known.contains_key(s.order_id.as_str())).map(|s| format!("nobody posted order {}", s.order_id)));
     for told in told {
         match (told.created, by_id.get(told.order_id.as_str())) {
             (Outcome::Accepted, None) => faults.push(format!("lost: order {} was accepted and is not stored", told.order_id)),
@@ -53,7 +54,8 @@ fn differences(told: &Told, stored: &Stored) -> Vec<String> {
     for status in &stored.history {
         *times.entry(status).or_default() += 1;
     }
-    faults.extend(times.iter().filter(|(_, n)| **n > 1).map(|(status, n)| format!("doubled: change {status} of {id} took effect {n} times")));
+    faults
+        .extend(times.iter().filter(|(_, n)| **n > 1).map(|(status, n)| format!("doubled: change {status} of {id} took effect {n} times")));
     let sent: Vec<&str> = told.changes.iter().map(|(status, _)| status.as_str()).collect();
     let mut last = None;
     for status in stored.history.iter().map(String::as_str) {
@@ -81,7 +83,6 @@ fn differences(told: &Told, stored: &Stored) -> Vec<String> {
     faults
 }
 
-
 /// Fails with the first faults, and how many there are.
 pub fn verify(told: &[Told], stored: &[Stored]) -> Result<()> {
     let faults = faults(told, stored);
@@ -106,7 +107,14 @@ mod tests {
 
     fn stored(history: &[&str]) -> Stored {
         let history: Vec<String> = history.iter().map(|s| (*s).to_owned()).collect();
-        Stored { order_id: "o".into(), customer: "c".into(), total: 1.5, status: history.last().cloned(), items: json!([{"sku": "s"}]), history }
+        Stored {
+            order_id: "o".into(),
+            customer: "c".into(),
+            total: 1.5,
+            status: history.last().cloned(),
+            items: json!([{"sku": "s"}]),
+            history,
+        }
     }
 
     fn found(told: &Told, stored: &[Stored]) -> String {

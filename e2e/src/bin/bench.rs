@@ -102,14 +102,24 @@ async fn api(rounds: usize) -> Result<()> {
     let mut uvicorn = python("uvicorn")?;
     uvicorn.args(["api:app", "--workers", "2", "--no-access-log", "--log-level", "warning", "--port", &their_port.to_string()]);
     uvicorn.args(["--app-dir", &source("").to_string_lossy()]);
-    uvicorn.envs([("KAFKA_BROKERS", kafka.bootstrap().as_str()), ("KAFKA_TOPIC", "bench"), ("API_KEY", KEY), ("PYTHONDONTWRITEBYTECODE", "1")]);
+    uvicorn.envs([
+        ("KAFKA_BROKERS", kafka.bootstrap().as_str()),
+        ("KAFKA_TOPIC", "bench"),
+        ("API_KEY", KEY),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+    ]);
     let mut theirs = Product::start("fastapi", &room, uvicorn)?;
     ours.ready(&format!("{our_url}/readyz"), Duration::from_secs(60)).await?;
     theirs.ready(&format!("{their_url}/healthz"), Duration::from_secs(60)).await?;
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let (us, them) = (wrk(&our_url)?, wrk(&their_url)?);
-        println!("api round {round}: ours {us:.1?}  FastAPI {them:.1?}  ratio {:.1}x, p99 {:.2}x", us.per_second / them.per_second, us.p99_ms / them.p99_ms);
+        anyhow::ensure!(us.errors + them.errors == 0, "requests failed: {us:?} {them:?}");
+        println!(
+            "api round {round}: ours {us:.1?}  FastAPI {them:.1?}  ratio {:.1}x, p99 {:.2}x",
+            us.per_second / them.per_second,
+            us.p99_ms / them.p99_ms
+        );
         ratios.push(us.per_second / them.per_second);
     }
     let (now, most) = ours.memory_kib()?;
@@ -128,7 +138,8 @@ async fn worker(rounds: usize) -> Result<()> {
         let mut command = python("python")?;
         let arguments = [&kafka.bootstrap(), &topic, &format!("py-{round}"), &postgres.url(), &BACKLOG_PYTHON.to_string()];
         let out = command.arg(source("worker.py")).args(arguments).output()?;
-        let seconds: f64 = String::from_utf8_lossy(&out.stdout).trim().parse().with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
+        let seconds: f64 =
+            String::from_utf8_lossy(&out.stdout).trim().parse().with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
         let them = BACKLOG_PYTHON as f64 / seconds;
         println!("worker round {round}: ours {us:.0} orders/s, Python in batches {them:.0} orders/s, ratio {:.1}x", us / them);
         ratios.push(us / them);

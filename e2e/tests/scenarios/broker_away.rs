@@ -36,7 +36,8 @@ async fn a_broker_that_goes_away_is_answered_with_503_and_comes_back_by_itself()
         proxy.set(way);
         let posted = Instant::now();
         let body = json!({"orderId": format!("lone-{round}"), "customerId": "c", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 1});
-        let post = || http.post(format!("{url}/orders")).header("X-API-Key", KEY).header("X-Request-Id", format!("lone-{round}")).json(&body);
+        let post =
+            || http.post(format!("{url}/orders")).header("X-API-Key", KEY).header("X-Request-Id", format!("lone-{round}")).json(&body);
         let answer = post().send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{way:?}");
         assert!(answer.headers().contains_key("retry-after"));

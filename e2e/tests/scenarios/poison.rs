@@ -46,12 +46,21 @@ async fn a_poison_message_reaches_the_dead_letter_topic_and_the_next_one_is_proc
     let mut dead = Vec::new();
     while dead.len() < poison.len() {
         let message = consumer.poll(Duration::from_secs(20)).expect("a dead letter").unwrap();
-        let headers: Vec<String> = message.headers().unwrap().iter().map(|h| format!("{}={}", h.key, String::from_utf8_lossy(h.value.unwrap_or_default()))).collect();
+        let headers: Vec<String> = message
+            .headers()
+            .unwrap()
+            .iter()
+            .map(|h| format!("{}={}", h.key, String::from_utf8_lossy(h.value.unwrap_or_default())))
+            .collect();
         assert!(headers.iter().any(|h| h.contains(&pipeline.name)), "it says where it came from: {headers:?}");
         println!("{headers:?}");
         dead.push(message.payload().unwrap_or_default().to_vec());
     }
     for body in poison {
-        assert!(dead.iter().any(|d| d == body), "{} is not among the dead letters, byte for byte", String::from_utf8_lossy(&body[..body.len().min(40)]));
+        assert!(
+            dead.iter().any(|d| d == body),
+            "{} is not among the dead letters, byte for byte",
+            String::from_utf8_lossy(&body[..body.len().min(40)])
+        );
     }
 }

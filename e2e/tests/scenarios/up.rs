@@ -1,7 +1,7 @@
 //! `pipeline-runtime up` and `check`: a laptop, one command, nothing else.
 
 use crate::killed::{KILLS, ORDERS, plan, reached};
-use crate::pipeline::{KEY, READY, expected, effects, stored_in};
+use crate::pipeline::{KEY, READY, effects, expected, stored_in};
 use anyhow::Result;
 use e2e::bed::{Room, eventually, free_port};
 use e2e::product::Product;
@@ -79,7 +79,12 @@ async fn ten_thousand_orders_survive_five_kills_of_the_whole_process() {
     let stored = stored_in(&laptop.state()).await.unwrap();
     ledger::verify(&told, &stored).unwrap();
     assert_eq!(stored.len(), ORDERS);
-    println!("{} orders, {} effects, the whole process killed {KILLS} times, memory {:?} KiB", stored.len(), effects(&stored), up.memory_kib());
+    println!(
+        "{} orders, {} effects, the whole process killed {KILLS} times, memory {:?} KiB",
+        stored.len(),
+        effects(&stored),
+        up.memory_kib()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +129,10 @@ async fn it_says_what_runs_where_and_what_to_try_and_its_commands_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_every_mistake_with_its_place_and_fails() -> Result<()> {
-    let broken = DOCUMENT.replace("partitions", "partitons").replace("name: orders}", "name: orders, partitions: 0}").replace("worker: {}", "worker: {batch: {size: many}}");
+    let broken = DOCUMENT
+        .replace("partitions", "partitons")
+        .replace("name: orders}", "name: orders, partitions: 0}")
+        .replace("worker: {}", "worker: {batch: {size: many}}");
     let laptop = Laptop::new(&broken);
     let mut command = Product::command("pipeline-runtime", &["check", "pipeline.yaml"])?;
     let out = command.current_dir(laptop.room.path()).output()?;

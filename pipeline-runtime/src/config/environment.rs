@@ -38,7 +38,9 @@ impl Environment {
         if let Some(mode) = self.get("BACKEND_MODE") {
             let wanted = mode.to_ascii_lowercase().replace(['-', '_'], "");
             let found = config.backends.iter().find(|b| {
-                b.name == *mode || (wanted == "kafka" && b.kafka.is_some()) || (wanted.trim_end_matches('s') == "eventhub" && b.event_hubs.is_some())
+                b.name == *mode
+                    || (wanted == "kafka" && b.kafka.is_some())
+                    || (wanted.trim_end_matches('s') == "eventhub" && b.event_hubs.is_some())
             });
             let names = || config.backends.iter().map(|b| b.name.to_string()).collect::<Vec<_>>().join(", ");
             let found = found.ok_or_else(|| format!("BACKEND_MODE={mode}: no such backend; use kafka, eventhub or one of: {}", names()))?;
@@ -85,7 +87,10 @@ impl Environment {
 fn rename_topic(config: &mut RuntimeConfig, name: &str) -> Result<(), String> {
     let own: Vec<String> = config.topics.iter().filter(|t| t.dead_letter.is_some()).map(|t| t.name.clone()).collect();
     let [old] = own.as_slice() else {
-        return Err(format!("KAFKA_TOPIC={name}: the document has {} topics, so it is not clear which one is meant; name it there", own.len()));
+        return Err(format!(
+            "KAFKA_TOPIC={name}: the document has {} topics, so it is not clear which one is meant; name it there",
+            own.len()
+        ));
     };
     for topic in config.topics.iter_mut().filter(|t| t.name == *old) {
         topic.name = name.into();
@@ -116,7 +121,8 @@ mod tests {
 
     #[test]
     fn an_env_file_may_quote_comment_and_export() {
-        let read = parse("# keys\nexport API_KEY='s3 cret'\nKAFKA_BROKERS = a:9092,b:9092 \nEMPTY=\nnonsense\nURL=\"postgres://u:p@h/d?x=1\"\n");
+        let read =
+            parse("# keys\nexport API_KEY='s3 cret'\nKAFKA_BROKERS = a:9092,b:9092 \nEMPTY=\nnonsense\nURL=\"postgres://u:p@h/d?x=1\"\n");
         assert_eq!(read["API_KEY"], "s3 cret");
         assert_eq!(read["KAFKA_BROKERS"], "a:9092,b:9092");
         assert_eq!(read["URL"], "postgres://u:p@h/d?x=1");

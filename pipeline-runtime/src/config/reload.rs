@@ -34,7 +34,9 @@ pub async fn follow(file: PathBuf, contract: Arc<ArcSwap<Contract>>, changed: im
             Ok(()) => {
                 tracing::info!(file = %file.display(), "events and rules reloaded");
             }
-            Err(reason) => tracing::error!(file = %file.display(), reason, "the changed configuration is refused; the last good one goes on"),
+            Err(reason) => {
+                tracing::error!(file = %file.display(), reason, "the changed configuration is refused; the last good one goes on")
+            }
         }
     }
 }

@@ -87,7 +87,8 @@ impl Generator {
 
     async fn publish(&self, data: serde_json::Value) -> Result<(), String> {
         let contract = self.contract.load_full();
-        let event = contract.event(&self.config.publishes).ok_or_else(|| format!("event {} is not in the document", self.config.publishes))?;
+        let event =
+            contract.event(&self.config.publishes).ok_or_else(|| format!("event {} is not in the document", self.config.publishes))?;
         let time = Utc::now();
         let id = uuid::Uuid::new_v4().to_string();
         let decoded = Decoded {
@@ -101,7 +102,10 @@ impl Generator {
         };
         let message = Message { topic: &self.topic.name, key: None, decoded: &decoded };
         if let Some(first) = event.violations(&message).into_iter().next() {
-            return Err(format!("shape {:?} does not fit event {}: {}: {}", self.config.shape, event.config.name, first.field, first.message));
+            return Err(format!(
+                "shape {:?} does not fit event {}: {}: {}",
+                self.config.shape, event.config.name, first.field, first.message
+            ));
         }
         let key = event.key(&message).map_err(|v| format!("{}: {}", v.field, v.message))?;
         tracing::debug!(order_id = decoded.data["orderId"].as_str().or(decoded.data["order_id"].as_str()), key, "order made");
@@ -111,7 +115,7 @@ impl Generator {
             time,
             key,
             attributes: vec![("source".into(), "generator".into()), (attribute::SCHEMA_VERSION.into(), codec::SCHEMA_VERSION.into())],
-            data: decoded.data.to_string(),
+            data: decoded.data.to_string().into(),
         };
         self.publisher.publish(codec::encode(&self.topic, &draft), PUBLISH_DEADLINE).await.map(|_| ()).map_err(|e| e.to_string())
     }

@@ -8,10 +8,26 @@ use serde_json::{Value as Json, json};
 
 /// Name and price in cents.
 const MENU: [(&str, u32); 20] = [
-    ("Margherita", 950), ("Marinara", 850), ("Quattro Formaggi", 1250), ("Calzone", 1180), ("Lasagne", 1090),
-    ("Carbonara", 1140), ("Gnocchi", 1020), ("Risotto", 1330), ("Minestrone", 690), ("Caprese", 780),
-    ("Bruschetta", 560), ("Tiramisu", 620), ("Panna Cotta", 540), ("Gelato", 390), ("Espresso", 240),
-    ("Cappuccino", 320), ("Lemonade", 350), ("Water", 210), ("House Wine", 590), ("Focaccia", 480),
+    ("Margherita", 950),
+    ("Marinara", 850),
+    ("Quattro Formaggi", 1250),
+    ("Calzone", 1180),
+    ("Lasagne", 1090),
+    ("Carbonara", 1140),
+    ("Gnocchi", 1020),
+    ("Risotto", 1330),
+    ("Minestrone", 690),
+    ("Caprese", 780),
+    ("Bruschetta", 560),
+    ("Tiramisu", 620),
+    ("Panna Cotta", 540),
+    ("Gelato", 390),
+    ("Espresso", 240),
+    ("Cappuccino", 320),
+    ("Lemonade", 350),
+    ("Water", 210),
+    ("House Wine", 590),
+    ("Focaccia", 480),
 ];
 const CHANNELS: [&str; 4] = ["web", "mobile", "store", "partner"];
 

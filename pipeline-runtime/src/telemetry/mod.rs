@@ -14,7 +14,8 @@ pub fn start(level: LogLevel) {
         LogLevel::Trace => "trace",
     };
     // Libraries at their own warnings: the level of the document is about orders.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,pipeline_runtime={default},dead_letter=info")));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,pipeline_runtime={default},dead_letter=info")));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if std::io::stderr().is_terminal() {
         lines.with_target(false).compact().try_init()
