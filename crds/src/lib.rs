@@ -4,6 +4,8 @@
 
 pub mod document;
 pub mod expression;
+pub mod manifests;
+pub mod member;
 pub mod mistake;
 pub mod pipeline;
 pub mod runtime_config;

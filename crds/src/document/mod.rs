@@ -1,13 +1,17 @@
 //! From text to a pipeline: YAML as the API server reads it, then every mistake of the document at once.
 //! Whoever starts from a file uses `read`; whoever has the object already (the operator) uses `accept`.
 
+pub(crate) mod nearest;
+mod structure;
+pub(crate) mod wording;
 mod yaml;
 
 pub use yaml::MAX_BYTES;
 
 use crate::mistake::Mistake;
-use crate::pipeline::OrderPipeline;
+use crate::pipeline::{OrderPipeline, check_meaning};
 use serde_json::Value as Json;
+use structure::MAX_MISTAKES;
 
 const API_VERSION: &str = "orderpipeline.dev/v1alpha1";
 const KIND: &str = "OrderPipeline";
@@ -38,8 +42,26 @@ pub fn accept(object: &Json) -> Result<OrderPipeline, Vec<Mistake>> {
 }
 
 pub fn accept_for(object: &Json, purpose: Purpose) -> Result<OrderPipeline, Vec<Mistake>> {
-    let _ = purpose;
-    serde_path_to_error::deserialize(object).map_err(|e| vec![Mistake::new(e.path().to_string(), e.inner().to_string())])
+    let mut mistakes = Vec::new();
+    let cleaned = structure::check(object, &mut mistakes);
+    match serde_path_to_error::deserialize::<_, OrderPipeline>(&cleaned) {
+        Ok(pipeline) => {
+            // A field that is wrong in itself makes what is said about the fields around it a mere consequence.
+            let mut found = check_meaning(&pipeline, purpose);
+            found.retain(|m| !mistakes.iter().any(|known| lies_in(&known.place, &m.place)));
+            mistakes.extend(found);
+            mistakes.truncate(MAX_MISTAKES);
+            if mistakes.is_empty() { Ok(pipeline) } else { Err(mistakes) }
+        }
+        // What is left of a broken document cannot always be read; of a sound one it can, or schema and types differ.
+        Err(error) if mistakes.is_empty() => Err(vec![Mistake::new(error.path().to_string(), error.inner().to_string())]),
+        Err(_) => Err(mistakes),
+    }
+}
+
+/// Whether a place is another one or lies below it.
+fn lies_in(place: &str, outer: &str) -> bool {
+    place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// A file may hold other objects beside the pipeline, but not a second pipeline: nobody could say which one is meant.

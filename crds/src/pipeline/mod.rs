@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backend;
+mod check;
 pub mod dialect;
 pub mod event;
 pub mod generator;
@@ -19,6 +20,7 @@ pub mod workload;
 
 pub use api::*;
 pub use backend::*;
+pub(crate) use check::check_meaning;
 pub use event::*;
 pub use generator::*;
 pub use resolve::resolve;
@@ -42,6 +44,7 @@ pub const GROUP: &str = "orderpipeline.dev";
     group = "orderpipeline.dev",
     version = "v1alpha1",
     kind = "OrderPipeline",
+    doc = "An order system as one document: `kubectl apply` makes it run, and a patch of spec.backend moves it to another message broker.",
     namespaced,
     shortname = "op",
     category = "orders",

@@ -1,0 +1,102 @@
+//! `PipelineMember`: one small object a runtime pod, and how a pod answers during a switch.
+//!
+//! Everything lies in `spec`, without a status subresource: the pod is the only writer, and one write must carry the whole answer.
+
+use crate::pipeline::Name;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "orderpipeline.dev",
+    version = "v1alpha1",
+    kind = "PipelineMember",
+    doc = "A runtime pod of an OrderPipeline, written by the pod itself: what it is connected to and how it answers a switch.",
+    namespaced,
+    shortname = "opm",
+    category = "orders",
+    derive = "PartialEq",
+    printcolumn(name = "Pipeline", type_ = "string", json_path = ".spec.pipeline"),
+    printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
+    printcolumn(name = "Answer", type_ = "string", json_path = ".spec.answer.kind"),
+    printcolumn(name = "Revision", type_ = "integer", json_path = ".spec.answer.revision"),
+    printcolumn(name = "Connected", type_ = "string", json_path = ".spec.connected"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".spec.answer.message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineMemberSpec {
+    pub pipeline: Name,
+    pub role: Role,
+    pub pod: MemberPod,
+    /// The backends that the pod is connected to, ready to be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub connected: Vec<Name>,
+    /// Absent: the pod has joined and answered nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// Someone asked this pod (POST /admin/backend-mode) to switch the pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<BackendRequest>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Role {
+    Api,
+    Worker,
+    Generator,
+}
+
+/// Which pod this is, so that a member that was left behind is told from one that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberPod {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// When the container that writes this was started, RFC 3339: a restarted container has to join again.
+    #[schemars(length(min = 1, max = 64))]
+    pub container_started_at: String,
+}
+
+/// What the pod says to a revision of the switch state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Of the switch state that is answered.
+    #[schemars(length(min = 1, max = 64))]
+    pub lineage: String,
+    /// The revision that is answered.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
+    pub revision: u64,
+    pub kind: AnswerKind,
+    /// Why it is refused, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000))]
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum AnswerKind {
+    /// Connected to the target as it will be used.
+    Ready,
+    /// The target cannot be used; the message says why.
+    Refused,
+    /// Nothing is written any more, and nothing is in flight.
+    Held,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendRequest {
+    pub backend: Name,
+    /// The name of the key that asked.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
+    /// RFC 3339.
+    #[schemars(length(min = 1, max = 64))]
+    pub at: String,
+}
