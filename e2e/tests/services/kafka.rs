@@ -1,0 +1,186 @@
+//! The runtime's Kafka backend on real Kafka.
+
+use async_trait::async_trait;
+use e2e::bed::{self, eventually};
+use e2e::proxy::Way;
+use pipeline_runtime::broker::conformance::{self, Cluster};
+use pipeline_runtime::broker::kafka::{Auth, Kafka, KafkaSettings, Publishing, Tls};
+use pipeline_runtime::broker::{
+    Broker, BrokerError, Completion, Consumer, ConsumerMode, ConsumerOptions, Happening, Outgoing, PublishError, PublishResult, Target,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn settings(bootstrap_servers: String) -> KafkaSettings {
+    KafkaSettings { name: "events".into(), bootstrap_servers, tls: None, auth: None, publishing: Publishing::default() }
+}
+
+fn pem(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn letter(payload: String) -> Outgoing {
+    Outgoing { topic: "letters".into(), target: Target::Key, key: Some("k".into()), headers: vec![], payload: Some(payload.into()) }
+}
+
+async fn publish(broker: &Kafka, payload: impl Into<String>) -> PublishResult {
+    let (completion, answer) = Completion::new(None);
+    broker.publish(letter(payload.into()), completion);
+    answer.await.unwrap()
+}
+
+async fn reader(broker: &Kafka, mode: ConsumerMode) -> Box<dyn Consumer> {
+    let options = ConsumerOptions {
+        topics: vec!["letters".into()],
+        mode,
+        batch_size: 500,
+        poll_interval: Duration::from_millis(100),
+        prefetch_bytes: 8 << 20,
+    };
+    broker.consumer(options).await.unwrap()
+}
+
+async fn read(consumer: &dyn Consumer, count: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    let reading = async {
+        while seen.len() < count {
+            if let Happening::Messages(messages) = consumer.next().await {
+                seen.extend(messages.iter().map(|m| String::from_utf8(m.payload.clone().unwrap().to_vec()).unwrap()));
+            }
+        }
+    };
+    tokio::time::timeout(SOON, reading).await.expect("the messages come");
+    seen
+}
+
+/// A client for each call, as each pod has its own.
+struct Pods(String);
+
+#[async_trait]
+impl Cluster for Pods {
+    async fn broker(&self) -> Arc<dyn Broker> {
+        Arc::new(Kafka::new(settings(self.0.clone())).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_conforms() {
+    let kafka = bed::Kafka::start(1).await.unwrap();
+    conformance::run(Arc::new(Pods(kafka.bootstrap())), 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_login_publishes_and_reads_and_a_wrong_one_is_told_apart_from_an_outage() {
+    let kafka = bed::Kafka::start(1).await.unwrap();
+    kafka.create_topic("letters", 2).await.unwrap();
+    let (certificate, key) = kafka.certificate(bed::USER);
+    let (username, password) = (bed::USER.to_string(), bed::PASSWORD.to_string());
+    let scram = Auth::ScramSha512 { username: username.clone(), password: password.clone() };
+    let plain = Auth::Plain { username: username.clone(), password };
+    let mtls = Auth::Mtls { certificate: pem(certificate), key: pem(key) };
+    let tls = Some(Tls { ca: Some(pem(kafka.ca())) });
+    let logins = [
+        ("scram", kafka.sasl(), None, scram.clone()),
+        ("plain", kafka.sasl(), None, plain.clone()),
+        ("scram-tls", kafka.sasl_tls(), tls.clone(), scram),
+        ("plain-tls", kafka.sasl_tls(), tls.clone(), plain),
+        ("mtls", kafka.mtls(), tls.clone(), mtls),
+    ];
+    for (n, (name, servers, tls, auth)) in logins.into_iter().enumerate() {
+        let broker = Kafka::new(KafkaSettings { tls, auth: Some(auth), ..settings(servers) }).unwrap();
+        broker.connected().await.unwrap_or_else(|why| panic!("{name}: {why}"));
+        publish(&broker, name).await.unwrap_or_else(|why| panic!("{name}: {why}"));
+        let consumer = reader(&broker, ConsumerMode::Group(name.into())).await;
+        assert_eq!(read(&*consumer, n + 1).await.len(), n + 1, "{name}");
+        consumer.close().await;
+    }
+
+    let wrong = Auth::ScramSha512 { username: username.clone(), password: "wrong".into() };
+    let broker = Kafka::new(KafkaSettings { auth: Some(wrong), ..settings(kafka.sasl()) }).unwrap();
+    let told = broker.connected().await.unwrap_err();
+    assert!(matches!(&told, BrokerError::Refused { .. }), "a wrong password is told as {told:?}");
+    let stranger = KafkaSettings { tls, ..settings(kafka.mtls()) };
+    let told = Kafka::new(stranger).unwrap().connected().await.unwrap_err();
+    assert!(!told.to_string().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_rights_is_refused_for_good() {
+    let kafka = bed::Kafka::start(1).await.unwrap();
+    kafka.create_topic("letters", 1).await.unwrap();
+    let guest = Auth::Plain { username: "guest".into(), password: "guest-secret".into() };
+    let broker = Kafka::new(KafkaSettings { auth: Some(guest), ..settings(kafka.sasl()) }).unwrap();
+    let result = publish(&broker, "x").await;
+    assert!(matches!(result, Err(PublishError::Refused { retriable: false, .. })), "{result:?}");
+}
+
+/// kill -9, and a node that comes back: what was acked is there once, and nobody had to do anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_is_noticed_refused_at_once_and_healed() {
+    let kafka = bed::Kafka::start(1).await.unwrap();
+    kafka.create_topic("letters", 1).await.unwrap();
+    let broker = Kafka::new(settings(kafka.bootstrap())).unwrap();
+    let consumer = reader(&broker, ConsumerMode::All).await;
+    broker.connected().await.unwrap();
+    publish(&broker, "before").await.unwrap();
+    assert_eq!(read(&*consumer, 1).await, ["before"]);
+
+    kafka.kill(1).unwrap();
+    let told = noticed(&broker).await;
+    assert!(matches!(told, BrokerError::Unreachable { .. }), "{told:?}");
+    let asked = Instant::now();
+    let result = publish(&broker, "during").await;
+    println!("refused after {:?}: {result:?}", asked.elapsed());
+    assert!(matches!(result, Err(PublishError::Refused { retriable: true, .. })), "{result:?}");
+    assert!(asked.elapsed() < Duration::from_secs(1), "a known outage is answered at once, not after {:?}", asked.elapsed());
+
+    kafka.restart(1).await.unwrap();
+    let healed = Instant::now();
+    eventually("it heals by itself", SOON, || async { Ok(publish(&broker, "after").await?) }).await.unwrap();
+    println!("healed {:?} after the broker was ready", healed.elapsed());
+    broker.connected().await.unwrap();
+    let read = read(&*consumer, 1).await;
+    assert_eq!(read, ["after"], "the refused message must not have arrived");
+    consumer.close().await;
+}
+
+/// A broker that accepts bytes and says nothing: nobody can know what becomes of a message, and that is what is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_broker_makes_outcomes_unknown_in_time() {
+    let (kafka, proxy) = bed::Kafka::behind_proxy().await.unwrap();
+    kafka.create_topic("letters", 1).await.unwrap();
+    let broker = Kafka::new(settings(kafka.proxied())).unwrap();
+    publish(&broker, "before").await.unwrap();
+    proxy.set(Way::Stalled);
+    let asked = Instant::now();
+    let result = publish(&broker, "during").await;
+    println!("unknown after {:?}: {result:?}", asked.elapsed());
+    assert!(matches!(result, Err(PublishError::Unknown { .. })), "{result:?}");
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+    noticed(&broker).await;
+
+    proxy.set(Way::Open);
+    eventually("it heals by itself", SOON, || async { Ok(publish(&broker, "after").await?) }).await.unwrap();
+    eventually("it says so", SOON, || async { Ok(broker.connected().await?) }).await.unwrap();
+    let consumer = reader(&broker, ConsumerMode::All).await;
+    let seen = read(&*consumer, 2).await;
+    assert_eq!((seen.first().map(String::as_str), seen.iter().filter(|s| *s == "during").count() < 2), (Some("before"), true), "{seen:?}");
+    consumer.close().await;
+}
+
+/// What `connected` says once it has noticed.
+async fn noticed(broker: &Kafka) -> BrokerError {
+    let gone = Instant::now();
+    let told = eventually("the outage is noticed", Duration::from_secs(10), || async {
+        match broker.connected().await {
+            Ok(()) => anyhow::bail!("still connected"),
+            Err(why) => Ok(why),
+        }
+    });
+    let told = told.await.unwrap();
+    println!("noticed after {:?}: {told}", gone.elapsed());
+    told
+}

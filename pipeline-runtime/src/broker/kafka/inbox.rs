@@ -1,0 +1,164 @@
+//! What the reading thread has for the caller, in order: messages, and between them what happens to partitions.
+
+use crate::broker::{Happening, Incoming, Partition};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+#[derive(Default)]
+pub(super) struct Inbox {
+    entries: VecDeque<Entry>,
+    paused: HashSet<Partition>,
+    /// Messages of paused partitions that were read already. The broker is not asked for more of them, so each pause can
+    /// hold at most what the inbox could.
+    held: HashMap<Partition, VecDeque<Incoming>>,
+    /// Of the messages in `entries`.
+    bytes: usize,
+}
+
+enum Entry {
+    Told(Happening),
+    Message(Incoming),
+}
+
+impl Inbox {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_paused(&self, partition: &Partition) -> bool {
+        self.paused.contains(partition)
+    }
+
+    pub fn push(&mut self, message: Incoming) {
+        self.bytes += message.size();
+        self.entries.push_back(Entry::Message(message));
+    }
+
+    pub fn tell(&mut self, happening: Happening) {
+        self.entries.push_back(Entry::Told(happening));
+    }
+
+    /// The next thing to tell: up to `most` messages, never past something else that happened before them.
+    pub fn take(&mut self, most: usize) -> Option<Happening> {
+        let mut messages = Vec::new();
+        while messages.len() < most {
+            match self.entries.pop_front() {
+                Some(Entry::Message(message)) => {
+                    self.bytes = self.bytes.saturating_sub(message.size());
+                    if !self.paused.is_empty() && self.paused.contains(&message.at.partition) {
+                        self.held.entry(message.at.partition.clone()).or_default().push_back(message);
+                    } else {
+                        messages.push(message);
+                    }
+                }
+                Some(Entry::Told(happening)) if messages.is_empty() => return Some(happening),
+                Some(told) => {
+                    self.entries.push_front(told);
+                    break;
+                }
+                None => break,
+            }
+        }
+        (!messages.is_empty()).then_some(Happening::Messages(messages))
+    }
+
+    pub fn pause(&mut self, partitions: &[Partition]) {
+        self.paused.extend(partitions.iter().cloned());
+    }
+
+    /// What was held goes before everything that was read since.
+    pub fn resume(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.paused.remove(partition);
+            for message in self.held.remove(partition).into_iter().flatten().rev() {
+                self.bytes += message.size();
+                self.entries.push_front(Entry::Message(message));
+            }
+        }
+    }
+
+    /// Drops the messages of partitions that are no longer this consumer's: whoever owns them now reads them again.
+    pub fn forget(&mut self, partitions: &[Partition]) {
+        self.entries.retain(|entry| match entry {
+            Entry::Message(message) if partitions.contains(&message.at.partition) => {
+                self.bytes = self.bytes.saturating_sub(message.size());
+                false
+            }
+            _ => true,
+        });
+        for partition in partitions {
+            self.paused.remove(partition);
+            self.held.remove(partition);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::broker::Position;
+
+    fn partition(number: i32) -> Partition {
+        Partition { topic: "letters".into(), number }
+    }
+
+    fn message(number: i32, offset: i64) -> Incoming {
+        let at = Position { partition: partition(number), offset };
+        Incoming { at, key: None, headers: vec![], payload: Some("x".into()), timestamp_ms: 0 }
+    }
+
+    fn offsets(happening: Option<Happening>) -> Vec<(i32, i64)> {
+        match happening {
+            Some(Happening::Messages(all)) => all.iter().map(|m| (m.at.partition.number, m.at.offset)).collect(),
+            None => vec![],
+            other => panic!("not messages: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_never_overtake_what_happened_before_them() {
+        let mut inbox = Inbox::default();
+        inbox.push(message(0, 1));
+        inbox.tell(Happening::Idle);
+        inbox.push(message(0, 2));
+        assert_eq!(offsets(inbox.take(10)), [(0, 1)]);
+        assert!(matches!(inbox.take(10), Some(Happening::Idle)));
+        assert_eq!(offsets(inbox.take(10)), [(0, 2)]);
+        assert!(inbox.take(10).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_asked_for() {
+        let mut inbox = Inbox::default();
+        (0..5).for_each(|n| inbox.push(message(0, n)));
+        assert_eq!(offsets(inbox.take(2)), [(0, 0), (0, 1)]);
+        assert_eq!(offsets(inbox.take(9)), [(0, 2), (0, 3), (0, 4)]);
+        assert_eq!(inbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_paused_partition_waits_and_comes_back_in_order() {
+        let mut inbox = Inbox::default();
+        (0..4).for_each(|n| inbox.push(message(n % 2, i64::from(n))));
+        inbox.pause(&[partition(0)]);
+        assert_eq!(offsets(inbox.take(10)), [(1, 1), (1, 3)]);
+        inbox.push(message(0, 4));
+        inbox.resume(&[partition(0)]);
+        assert_eq!(offsets(inbox.take(10)), [(0, 0), (0, 2), (0, 4)]);
+        assert_eq!(inbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_partition_that_is_gone_leaves_nothing_behind() {
+        let mut inbox = Inbox::default();
+        inbox.push(message(0, 1));
+        inbox.push(message(1, 1));
+        inbox.pause(&[partition(0)]);
+        assert_eq!(offsets(inbox.take(10)), [(1, 1)]);
+        inbox.push(message(0, 2));
+        inbox.forget(&[partition(0)]);
+        assert_eq!(inbox.bytes(), 0);
+        inbox.resume(&[partition(0)]);
+        assert!(inbox.take(10).is_none());
+    }
+}
