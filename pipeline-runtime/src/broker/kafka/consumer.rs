@@ -83,9 +83,15 @@ pub(super) struct KafkaConsumer {
     pub member: Weak<BaseConsumer<Membership>>,
     /// Closed when the thread has ended.
     pub ended: watch::Receiver<()>,
+    /// When a poll that finds nothing ends; kept when a poll is cancelled, so that the next one does not begin to wait anew.
+    pub idle_at: Mutex<Option<tokio::time::Instant>>,
 }
 
 impl KafkaConsumer {
+    fn idle_at(&self) -> MutexGuard<'_, Option<tokio::time::Instant>> {
+        self.idle_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn member(&self) -> Result<Arc<BaseConsumer<Membership>>, BrokerError> {
         self.member
             .upgrade()
@@ -96,15 +102,17 @@ impl KafkaConsumer {
 #[async_trait]
 impl Consumer for KafkaConsumer {
     async fn next(&self) -> Happening {
-        let deadline = tokio::time::Instant::now() + self.shared.options.poll_interval;
+        let deadline = *self.idle_at().get_or_insert_with(|| tokio::time::Instant::now() + self.shared.options.poll_interval);
         loop {
             // After its end it hands out nothing: what it had is somebody else's.
             let taken = if self.shared.is_closing() { None } else { self.shared.inbox().take(self.shared.options.batch_size) };
             if let Some(happening) = taken {
                 self.shared.room.notify_one();
+                self.idle_at().take();
                 return happening;
             }
             if tokio::time::timeout_at(deadline, self.shared.news.notified()).await.is_err() {
+                self.idle_at().take();
                 return Happening::Idle;
             }
         }

@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -45,7 +45,7 @@ pub(super) fn start(
         ConsumerMode::All => assign_all(settings, link, &shared, &member)?,
     }
     let (alive, ended) = watch::channel(());
-    let consumer = KafkaConsumer { shared: shared.clone(), member: Arc::downgrade(&member), ended };
+    let consumer = KafkaConsumer { shared: shared.clone(), member: Arc::downgrade(&member), ended, idle_at: Mutex::default() };
     std::thread::Builder::new()
         .name("kafka-read".into())
         .spawn(move || {
