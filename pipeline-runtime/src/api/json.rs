@@ -1,12 +1,10 @@
 //! JSON as it must be for an order: no key twice, nothing behind it, nothing that the store could not hold; and what it weighs in memory.
 
 use super::errors::Problem;
-use serde::Serialize;
+pub use crate::contract::content_hash;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
-use sha2::{Digest, Sha256};
 use std::fmt;
-use std::io;
 
 /// Parses a body. What is wrong is said with its line and column.
 pub fn parse(body: &[u8]) -> Result<Json, Problem> {
@@ -50,49 +48,6 @@ pub fn weight(body: &[u8]) -> usize {
         }
     }
     objects * 640 + lists * 128 + values * 64 + strings * 32 + body.len()
-}
-
-/// The hash of what a body says: spaces and the order of fields do not count, so that a client may write the same order anew.
-/// (A number counts as it is written: 1.0 is not 1.)
-pub fn content_hash(value: &impl Serialize) -> [u8; 32] {
-    let mut hash = Hashing { sha: Sha256::new(), waiting: [0; 512], len: 0 };
-    // serde_json's maps are sorted by key. Writing into a hash cannot fail, and a value parsed from JSON can be written as JSON.
-    let _ = serde_json::to_writer(&mut hash, value);
-    hash.flush_waiting();
-    hash.sha.finalize().into()
-}
-
-/// Many tiny writes into one hash.
-struct Hashing {
-    sha: Sha256,
-    waiting: [u8; 512],
-    len: usize,
-}
-
-impl Hashing {
-    fn flush_waiting(&mut self) {
-        self.sha.update(&self.waiting[..self.len]);
-        self.len = 0;
-    }
-}
-
-impl io::Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.len + bytes.len() > self.waiting.len() {
-            self.flush_waiting();
-        }
-        if bytes.len() > self.waiting.len() {
-            self.sha.update(bytes);
-        } else {
-            self.waiting[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-            self.len += bytes.len();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A JSON value read more strictly than serde_json does by itself: of a key given twice it would silently take the last,

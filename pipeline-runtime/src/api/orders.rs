@@ -4,7 +4,7 @@ use super::accept::{Delivery, Ids, accept};
 use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
 use super::{Destination, Settings, Shared, body, json, strict};
-use crate::codec::{self, Decoded, Draft, SCHEMA_VERSION, attribute};
+use crate::codec::{self, Decoded, Draft, attribute};
 use crate::contract::{EventContract, Message};
 use crate::store::Query;
 use axum::body::Bytes;
@@ -98,8 +98,7 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     let ids = Ids::of(&principal, &route, request.text());
     let (order_id, text) = with_order_id(&mut data, read.text, named, ids.order)?;
     let time = Utc::now();
-    let attributes =
-        [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal), (attribute::SCHEMA_VERSION, SCHEMA_VERSION)];
+    let attributes = [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal)];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let mut draft = Draft { event: to.event.clone(), id: ids.event.to_string(), time, key: String::new(), attributes, data: text };
     {

@@ -1,0 +1,146 @@
+//! Over a real connection.
+
+use super::*;
+use fakes::Fault;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<usize>,
+}
+
+async fn start(router: Router, limits: Limits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let ended = tokio::spawn(serve(listener, router, limits, async {
+        let _ = stopped.await;
+    }));
+    Server { address, stop: Some(stop), ended }
+}
+
+impl Server {
+    fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+}
+
+fn head(length: usize) -> String {
+    format!(
+        "POST /orders HTTP/1.1\r\nHost: test\r\nX-API-Key: secret\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// Reads one answer: its head and its body.
+async fn answer_of(stream: &mut TcpStream) -> (String, String) {
+    let mut text = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let n = stream.read(&mut piece).await.unwrap();
+        text.extend_from_slice(&piece[..n]);
+        let whole = String::from_utf8_lossy(&text).into_owned();
+        if let Some((head, body)) = whole.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+            if body.len() >= length {
+                return (head.to_owned(), body.to_owned());
+            }
+        }
+        assert!(n > 0, "the connection ended after {whole:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_answered_while_the_client_still_writes() {
+    let process = process();
+    let server = start(process.router.clone(), Limits::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let body = vec![b' '; 11 << 20];
+    stream.write_all(head(body.len()).as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let (head_of, body_of) = answer_of(&mut stream).await;
+    assert!(head_of.starts_with("HTTP/1.1 413"), "{head_of}");
+    assert!(body_of.contains("payload_too_large"), "{body_of}");
+    // And the connection can be used further.
+    let order = order().to_string();
+    stream.write_all(format!("{}{order}", head(order.len())).as_bytes()).await.unwrap();
+    assert!(answer_of(&mut stream).await.0.starts_with("HTTP/1.1 202"));
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_further_requests() {
+    let process = process();
+    let server = start(process.router.clone(), Limits::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        let order = order_without_id().to_string();
+        stream.write_all(format!("{}{order}", head(order.len())).as_bytes()).await.unwrap();
+        assert!(answer_of(&mut stream).await.0.starts_with("HTTP/1.1 202"));
+    }
+    assert_eq!(process.broker.written().len(), 3);
+}
+
+#[tokio::test]
+async fn who_takes_too_long_over_the_headers_is_disconnected() {
+    let limits = Limits { headers_within: Duration::from_millis(50), ..Limits::default() };
+    let server = start(process().router.clone(), limits).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"POST /orders HTTP/1.1\r\nHost: te").await.unwrap();
+    let mut rest = Vec::new();
+    // Ends: the server has closed the connection.
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(!String::from_utf8_lossy(&rest).contains("202"));
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_the_server_ends() {
+    let process = process();
+    process.broker.fail(Fault::Hold);
+    let mut server = start(process.router.clone(), Limits::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let order = order().to_string();
+    stream.write_all(format!("{}{order}", head(order.len())).as_bytes()).await.unwrap();
+    process.broker.arrived.notified().await;
+    server.stop();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    process.broker.answer_held();
+    let (head, _) = answer_of(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 202"), "{head}");
+    assert_eq!(server.ended.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_within_the_grace_is_cut_off() {
+    let process = process();
+    process.broker.fail(Fault::Hold);
+    let mut server = start(process.router.clone(), Limits { grace: Duration::from_millis(50), ..Limits::default() }).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let order = order().to_string();
+    stream.write_all(format!("{}{order}", head(order.len())).as_bytes()).await.unwrap();
+    process.broker.arrived.notified().await;
+    server.stop();
+    assert_eq!(server.ended.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn beyond_its_connections_a_server_lets_others_wait() {
+    let process = process();
+    let server = start(process.router.clone(), Limits { connections: 1, ..Limits::default() }).await;
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        answer_of(stream).await.0
+    };
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    assert!(ask(&mut first).await.starts_with("HTTP/1.1 200"));
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(100), ask(&mut second)).await;
+    assert!(waiting.is_err(), "the second connection was served beside the first");
+    drop(first);
+    assert!(answer_of(&mut second).await.0.starts_with("HTTP/1.1 200"));
+}
