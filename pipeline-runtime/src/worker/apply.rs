@@ -1,0 +1,186 @@
+//! Changes into the store: whole batches while all is well; the one that cannot be applied is found by halving.
+//!
+//! A store that is down costs no event an attempt: the breaker opens, everything waits, and goes on when the store takes a
+//! write again. Only an event that fails while the store demonstrably takes other writes counts attempts (FP-3): otherwise
+//! a minute without a database would turn every order in flight into a dead letter.
+
+use super::Shared;
+use super::lanes::Key;
+use crate::store::{Applied, Change, StoreError};
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A batch that fails while the store works is tried so often before it is halved: deadlocks and lost connections pass.
+const TRIES_BEFORE_HALVING: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What became of one change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Came {
+    Applied(Applied),
+    /// The store will never take it.
+    Refused(String),
+    /// It fails alone, while the store works.
+    Failed(String),
+    /// An earlier event of its key has to be tried again first.
+    Behind,
+    /// The worker stops; nothing is known.
+    Stopped,
+}
+
+/// What else matters of a change: its key has to wait for it if it fails now, unless it was its last attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub key: Key,
+    pub last_attempt: bool,
+}
+
+impl Shared {
+    /// Applies changes in their order and says for each what became of it.
+    pub(super) async fn apply(&self, changes: &[Change], turns: &[Turn]) -> Vec<Came> {
+        let mut came = vec![Came::Stopped; changes.len()];
+        let mut held: HashSet<Key> = HashSet::new();
+        // The parts that are left, the first one last: a key's changes are applied in their order.
+        let mut parts = vec![(0, changes.len())];
+        while let Some((from, to)) = parts.pop() {
+            let open: Vec<usize> = (from..to).filter(|index| !held.contains(&turns[*index].key)).collect();
+            for index in from..to {
+                if held.contains(&turns[index].key) {
+                    came[index] = Came::Behind;
+                }
+            }
+            if open.is_empty() {
+                continue;
+            }
+            let part = if open.len() == to - from {
+                self.apply_part(&changes[from..to]).await
+            } else {
+                let picked: Vec<Change> = open.iter().map(|index| changes[*index].clone()).collect();
+                self.apply_part(&picked).await
+            };
+            match part {
+                Part::Applied(applied) => open.iter().zip(applied).for_each(|(index, applied)| came[*index] = Came::Applied(applied)),
+                Part::Stopped => return came,
+                Part::Failed(error) if open.len() == 1 => {
+                    let turn = &turns[open[0]];
+                    came[open[0]] = match error {
+                        StoreError::Refused(reason) => Came::Refused(reason),
+                        StoreError::Transient(reason) => {
+                            if !turn.last_attempt {
+                                held.insert(turn.key);
+                            }
+                            Came::Failed(reason)
+                        }
+                    };
+                }
+                Part::Failed(error) => {
+                    tracing::debug!(%error, changes = open.len(), "a batch fails while the store works: looking for the change that does it");
+                    let middle = open[open.len() / 2];
+                    parts.extend([(middle, to), (from, middle)]);
+                }
+            }
+        }
+        came
+    }
+
+    async fn apply_part(&self, changes: &[Change]) -> Part {
+        let deadline = self.deps.config.load().worker.as_ref().map_or(Duration::from_secs(60), |worker| worker.deadline);
+        let mut tries = 0;
+        loop {
+            let seen = self.breaker.healed();
+            let error = match timeout(deadline, self.deps.store.apply(changes)).await {
+                Ok(Ok(applied)) if applied.len() == changes.len() => return Part::Applied(applied),
+                Ok(Ok(applied)) => StoreError::Refused(format!("{} answers for {} changes: a mistake of the store", applied.len(), changes.len())),
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::Transient(format!("no answer within {deadline:?}")),
+            };
+            if matches!(error, StoreError::Refused(_)) {
+                return Part::Failed(error);
+            }
+            match self.store_works(seen, &error).await {
+                Works::Yes => tries += 1,
+                // It was down: these changes are not to blame.
+                Works::Again => tries = 0,
+                Works::Stopped => return Part::Stopped,
+            }
+            if tries >= TRIES_BEFORE_HALVING || (tries > 0 && changes.len() == 1) {
+                return Part::Failed(error);
+            }
+            if !self.sleep(FIRST_BACKOFF * 2u32.pow(tries)).await {
+                return Part::Stopped;
+            }
+        }
+    }
+
+    /// After a transient failure: does the store take a write? If not, waits until it does. One asks for all.
+    async fn store_works(&self, seen: u64, error: &StoreError) -> Works {
+        let _turn = self.breaker.turn.lock().await;
+        if self.breaker.healed() != seen {
+            return Works::Again;
+        }
+        let mut pause = FIRST_BACKOFF;
+        let mut open = None;
+        loop {
+            match timeout(PROBE_DEADLINE, self.probe()).await {
+                Ok(Ok(())) => break,
+                answer => {
+                    let reason = answer.map_or_else(|_| format!("no answer within {PROBE_DEADLINE:?}"), |e| e.err().map_or_else(String::new, |e| e.to_string()));
+                    if open.is_none() {
+                        tracing::error!(first = %error, reason, "the store takes nothing: work waits for it, no event loses an attempt");
+                        open = Some(tokio::time::Instant::now());
+                    }
+                    self.deps.health.set_store_trouble(Some(reason));
+                }
+            }
+            if !self.sleep(pause).await {
+                return Works::Stopped;
+            }
+            pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
+        }
+        let Some(since) = open else { return Works::Yes };
+        tracing::info!(seconds = since.elapsed().as_secs_f64(), "the store takes writes again");
+        self.deps.health.set_store_trouble(None);
+        self.breaker.heal();
+        Works::Again
+    }
+
+    /// Asks for an answer and for a write: a full disk and a read-only replica still answer.
+    async fn probe(&self) -> Result<(), StoreError> {
+        let store = &self.deps.store;
+        store.ready().await?;
+        let name = format!("worker-probe-{}", self.id);
+        store.claim(&name, [0; 32], Duration::from_secs(1)).await?;
+        store.release_claim(&name).await
+    }
+}
+
+enum Part {
+    Applied(Vec<Applied>),
+    Failed(StoreError),
+    Stopped,
+}
+
+enum Works {
+    Yes,
+    Again,
+    Stopped,
+}
+
+/// Whether the store is known to be down is one question for all appliers.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    turn: tokio::sync::Mutex<()>,
+    healed: std::sync::atomic::AtomicU64,
+}
+
+impl Breaker {
+    fn healed(&self) -> u64 {
+        self.healed.load(std::sync::atomic::Ordering::SeqCst)
+    }
+    fn heal(&self) {
+        self.healed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,250 @@
+//! Dead letters: the message as it came, with headers that say where from, why and after how many attempts.
+
+use super::Shared;
+use super::failure::Failure;
+use super::lanes::InHand;
+use crate::broker::{Header, Incoming, Outgoing, Position, Target};
+use crate::codec::attribute;
+use crate::store::Change;
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The headers of a dead letter. Those of the message itself stay as they were, so that a replay is the message again.
+pub mod header {
+    pub const TOPIC: &str = "dlq-topic";
+    pub const PARTITION: &str = "dlq-partition";
+    pub const OFFSET: &str = "dlq-offset";
+    pub const KEY: &str = "dlq-key";
+    pub const PUBLISH_TIME: &str = "dlq-publish-time";
+    pub const REASON: &str = "dlq-reason";
+    pub const ERROR_TYPE: &str = "dlq-error-type";
+    pub const ATTEMPTS: &str = "dlq-attempts";
+    pub const TIME: &str = "dlq-time";
+    pub const EVENT_ID: &str = "dlq-event-id";
+    /// The original's size in bytes, where the dead-letter topic does not take it whole.
+    pub const CUT_FROM: &str = "dlq-cut-from";
+    /// `change` where the body is not the message but what the store had kept of it.
+    pub const BODY: &str = "dlq-body";
+    pub const ALL: [&str; 12] = [TOPIC, PARTITION, OFFSET, KEY, PUBLISH_TIME, REASON, ERROR_TYPE, ATTEMPTS, TIME, EVENT_ID, CUT_FROM, BODY];
+}
+
+/// The most characters of a reason: headers count against the message's size.
+const REASON_LENGTH: usize = 2000;
+/// What a broker adds to a message, with room to spare.
+const OVERHEAD: usize = 512;
+/// How long one attempt to publish may take.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+/// The dead letter of a message. `most` bounds its size where the topic's limit is known.
+pub fn letter(topic: &str, message: &Incoming, failure: &Failure, attempts: u32, now: DateTime<Utc>, most: Option<usize>) -> Outgoing {
+    let Position { partition, offset } = &message.at;
+    let mut headers: Vec<Header> =
+        message.headers.iter().filter(|h| &*h.name != attribute::STAMP && !header::ALL.contains(&&*h.name)).cloned().collect();
+    let published = DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default();
+    let mut note = |name: &str, value: Bytes| headers.push(Header { name: name.into(), value });
+    note(header::TOPIC, Bytes::copy_from_slice(partition.topic.as_bytes()));
+    note(header::PARTITION, partition.number.to_string().into());
+    note(header::OFFSET, offset.to_string().into());
+    if let Some(key) = &message.key {
+        note(header::KEY, key.clone());
+    }
+    note(header::PUBLISH_TIME, rfc3339(published));
+    note(header::REASON, failure.reason.chars().take(REASON_LENGTH).collect::<String>().into());
+    note(header::ERROR_TYPE, Bytes::from_static(failure.kind.name().as_bytes()));
+    note(header::ATTEMPTS, attempts.to_string().into());
+    note(header::TIME, rfc3339(now));
+    if let Some(id) = &failure.event_id {
+        note(header::EVENT_ID, id.clone().into());
+    }
+    let mut letter = Outgoing { topic: topic.into(), target: Target::Key, key: message.key.clone(), headers, payload: message.payload.clone() };
+    if let Some(most) = most {
+        cut(&mut letter, most);
+    }
+    letter
+}
+
+/// Cuts the body, so that the letter fits; says so in a header.
+fn cut(letter: &mut Outgoing, most: usize) {
+    let Some(body) = &letter.payload else { return };
+    let rest: usize = letter.headers.iter().map(|h| h.name.len() + h.value.len() + 8).sum();
+    let room = most.saturating_sub(rest + letter.key.as_ref().map_or(0, Bytes::len) + OVERHEAD);
+    if body.len() > room {
+        let from = body.len().to_string();
+        letter.payload = Some(body.slice(..room));
+        letter.headers.push(Header { name: header::CUT_FROM.into(), value: from.into() });
+    }
+}
+
+fn rfc3339(time: DateTime<Utc>) -> Bytes {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true).into()
+}
+
+/// The dead letter of an update whose order never came: the message is no longer at hand, what the store kept of it is.
+pub fn expired(topic: &str, change: &Change, failure: &Failure, now: DateTime<Utc>) -> Outgoing {
+    let (from, partition, offset) = place_of(&change.source).unwrap_or((&change.source, "", ""));
+    let body = json!({
+        "id": change.event_id, "type": change.event, "orderId": change.order_id, "publishTime": change.published_at, "at": change.at,
+        "tenant": change.fields.tenant, "customer": change.fields.customer, "items": change.fields.items, "total": change.fields.total,
+        "status": change.fields.status, "set": change.set, "append": change.append,
+    });
+    let notes = [
+        (header::TOPIC, from.to_owned()),
+        (header::PARTITION, partition.to_owned()),
+        (header::OFFSET, offset.to_owned()),
+        (header::PUBLISH_TIME, change.published_at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+        (header::REASON, failure.reason.clone()),
+        (header::ERROR_TYPE, failure.kind.name().to_owned()),
+        (header::ATTEMPTS, "1".to_owned()),
+        (header::TIME, now.to_rfc3339_opts(SecondsFormat::Millis, true)),
+        (header::EVENT_ID, change.event_id.clone()),
+        (header::BODY, "change".to_owned()),
+    ];
+    let headers = notes.into_iter().map(|(name, value)| Header { name: name.into(), value: value.into() }).collect();
+    let key = Some(change.order_id.clone().into());
+    Outgoing { topic: topic.into(), target: Target::Key, key, headers, payload: Some(body.to_string().into()) }
+}
+
+/// topic/partition/offset. A topic's name holds no slash.
+pub fn place_of(source: &str) -> Option<(&str, &str, &str)> {
+    let (rest, offset) = source.rsplit_once('/')?;
+    let (topic, partition) = rest.rsplit_once('/')?;
+    Some((topic, partition, offset))
+}
+
+impl Shared {
+    /// Writes the dead letter of an event and waits for its ack, as long as it takes. False: we stop, or the partition went to another.
+    pub(super) async fn bury(&self, work: &InHand, failure: &Failure) -> bool {
+        let config = self.deps.config.load_full();
+        let Position { partition, offset } = &work.message.at;
+        let attempts = work.attempts.max(1);
+        let (topic, number, event_id, reason) = (&*partition.topic, partition.number, failure.event_id.as_deref(), &*failure.reason);
+        self.deps.health.counters.failed(failure.kind);
+        let Some(to) = config.topic(topic).and_then(|topic| topic.dead_letter.clone()) else {
+            tracing::error!(topic, partition = number, offset, event_id, error_type = failure.kind.name(), attempts, reason, "event dropped: its topic has no dead-letter topic");
+            return true;
+        };
+        let most = self.letter_limit(&to).await;
+        let letter = letter(&to, &work.message, failure, attempts, Utc::now(), most);
+        let buried = self.publish_until_acked(letter, || self.desk().wanted(work)).await;
+        if buried {
+            self.deps.health.counters.dead_letters.add(1);
+            tracing::warn!(topic, partition = number, offset, event_id, error_type = failure.kind.name(), attempts, reason, dead_letter_topic = to, "event became a dead letter");
+        }
+        buried
+    }
+
+    /// As `bury`, for an update that waited too long in the store.
+    pub(super) async fn bury_expired(&self, change: &Change, failure: &Failure) -> bool {
+        let config = self.deps.config.load_full();
+        let from = place_of(&change.source).map_or("", |(topic, _, _)| topic);
+        let to = config.topic(from).and_then(|topic| topic.dead_letter.clone());
+        self.deps.health.counters.failed(failure.kind);
+        let Some(to) = to else {
+            tracing::error!(source = change.source, event_id = change.event_id, order_id = change.order_id, "update dropped: its order never came, and its topic has no dead-letter topic");
+            return true;
+        };
+        let buried = self.publish_until_acked(expired(&to, change, failure, Utc::now()), || true).await;
+        if buried {
+            self.deps.health.counters.dead_letters.add(1);
+            tracing::warn!(source = change.source, event_id = change.event_id, order_id = change.order_id, dead_letter_topic = to, "an update whose order never came became a dead letter");
+        }
+        buried
+    }
+
+    /// The smaller of what the document and the broker allow.
+    async fn letter_limit(&self, topic: &str) -> Option<usize> {
+        let documented = self.deps.config.load().topic(topic).map(|topic| topic.max_message_bytes);
+        let facts = tokio::time::timeout(PUBLISH_DEADLINE, self.deps.broker.topic(topic)).await;
+        let told = facts.ok().and_then(Result::ok).flatten().and_then(|facts| facts.max_message_bytes);
+        [documented, told].into_iter().flatten().min()
+    }
+
+    async fn publish_until_acked(&self, letter: Outgoing, wanted: impl Fn() -> bool) -> bool {
+        let topic: Arc<str> = letter.topic.clone();
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            match self.deps.publisher.publish(letter.clone(), PUBLISH_DEADLINE).await {
+                Ok(_) => return true,
+                Err(error) if self.stopping() || !wanted() => {
+                    tracing::info!(%topic, %error, "a dead letter is left to whoever reads this event next");
+                    return false;
+                }
+                Err(error) => tracing::error!(%topic, %error, "a dead letter cannot be written; trying again in {backoff:?}, its event waits"),
+            }
+            if !self.sleep(backoff).await {
+                return false;
+            }
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::super::failure::Kind;
+    use super::*;
+    use crate::broker::Partition;
+
+    fn message(body: &'static [u8]) -> Incoming {
+        let headers = [("source", "shop"), (attribute::STAMP, "x:3"), (header::REASON, "of a replay")];
+        Incoming {
+            at: Position { partition: Partition { topic: "orders".into(), number: 2 }, offset: 77 },
+            key: Some("C1".into()),
+            headers: headers.into_iter().map(|(n, v)| Header { name: n.into(), value: v.into() }).collect(),
+            payload: Some(Bytes::from_static(body)),
+            timestamp_ms: 1_700_000_000_123,
+        }
+    }
+
+    fn value(letter: &Outgoing, name: &str) -> Vec<String> {
+        letter.headers.iter().filter(|h| &*h.name == name).map(|h| String::from_utf8(h.value.to_vec()).unwrap()).collect()
+    }
+
+    fn failure() -> Failure {
+        Failure::new(Kind::Invalid, "data.total: must be above 0", Some("e-1"))
+    }
+
+    #[test]
+    fn a_letter_holds_the_message_untouched_and_says_what_happened() {
+        let letter = letter("orders-dlq", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
+        assert_eq!((letter.key.as_deref(), letter.payload.as_deref()), (Some(&b"C1"[..]), Some(&b"\xff{"[..])));
+        let expected = [
+            ("source", "shop"),
+            (header::TOPIC, "orders"),
+            (header::PARTITION, "2"),
+            (header::OFFSET, "77"),
+            (header::KEY, "C1"),
+            (header::PUBLISH_TIME, "2023-11-14T22:13:20.123Z"),
+            (header::REASON, "data.total: must be above 0"),
+            (header::ERROR_TYPE, "invalid"),
+            (header::ATTEMPTS, "5"),
+            (header::TIME, "1970-01-01T00:00:00.000Z"),
+            (header::EVENT_ID, "e-1"),
+        ];
+        for (name, text) in expected {
+            assert_eq!(value(&letter, name), [text], "{name}, once, and not that of an earlier death");
+        }
+        assert!(value(&letter, attribute::STAMP).is_empty(), "a stamp belongs to the message that was, not to this one");
+    }
+
+    #[test]
+    fn a_letter_too_large_for_its_topic_is_cut_and_says_so() {
+        let body: &'static [u8] = vec![b'x'; 10_000].leak();
+        let letter = letter("orders-dlq", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
+        let size: usize = letter.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>() + letter.payload.as_ref().unwrap().len();
+        assert!((2000..4096).contains(&size), "{size}");
+        assert_eq!(value(&letter, header::CUT_FROM), ["10000"]);
+    }
+
+    #[test]
+    fn the_source_of_a_change_is_taken_apart_again() {
+        assert_eq!(place_of("order-create/3/99"), Some(("order-create", "3", "99")));
+        assert_eq!(place_of("nowhere"), None);
+    }
+}

@@ -1,0 +1,370 @@
+//! Everything in hand: which partitions are read, how far each may be committed, what lies in which lane, and whether there
+//! is room for more. No I/O and no clock of its own; one lock is taken once for a batch.
+
+use super::lanes::{InHand, Key, Lane, place};
+use super::offsets::Tracker;
+use crate::broker::{Commit, Incoming, Partition, Position};
+use std::collections::HashMap;
+use tokio::time::Instant;
+
+/// Bounds of what is in hand. At a bound reading pauses, below half of it reading goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub messages: usize,
+    pub bytes: usize,
+    /// From the lowest incomplete event of a partition to the last one read.
+    pub span: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { messages: 10_000, bytes: 24 << 20, span: 50_000 }
+    }
+}
+
+#[derive(Debug)]
+struct Reading {
+    assignment: u64,
+    tracker: Tracker,
+    messages: usize,
+    bytes: usize,
+    /// Events that an applier or a follow-up works on.
+    taken: usize,
+    paused: bool,
+    leaving: bool,
+}
+
+impl Reading {
+    fn new(assignment: u64, commit: Option<&Commit>) -> Reading {
+        let tracker = Tracker::new(commit);
+        Reading { assignment, tracker, messages: 0, bytes: 0, taken: 0, paused: false, leaving: false }
+    }
+}
+
+#[derive(Debug)]
+pub struct Desk {
+    limits: Limits,
+    reading: HashMap<Partition, Reading>,
+    lanes: Vec<Lane>,
+    messages: usize,
+    bytes: usize,
+    full: bool,
+    assignments: u64,
+}
+
+/// Partitions to pause and to resume.
+pub type Flow = (Vec<Partition>, Vec<Partition>);
+
+impl Desk {
+    pub fn new(lanes: usize, limits: Limits) -> Desk {
+        let lanes = (0..lanes.max(1)).map(|_| Lane::default()).collect();
+        Desk { limits, reading: HashMap::new(), lanes, messages: 0, bytes: 0, full: false, assignments: 0 }
+    }
+
+    /// Messages and bytes in hand.
+    pub fn in_hand(&self) -> (usize, usize) {
+        (self.messages, self.bytes)
+    }
+
+    pub fn assign(&mut self, partition: Partition, commit: Option<&Commit>) {
+        // Assigned twice without a word in between: what was in hand is read again.
+        self.remove(std::slice::from_ref(&partition));
+        self.assignments += 1;
+        self.reading.insert(partition, Reading::new(self.assignments, commit));
+    }
+
+    /// Takes messages in hand. Returns the lanes that have news.
+    pub fn intake(&mut self, messages: Vec<Incoming>, now: Instant) -> Vec<bool> {
+        let mut news = vec![false; self.lanes.len()];
+        for message in messages {
+            let Position { partition, offset } = &message.at;
+            let attempts = match self.reading.get_mut(partition) {
+                Some(reading) if !reading.leaving => reading.tracker.read(*offset),
+                _ => continue,
+            };
+            let attempts = match attempts {
+                Some(attempts) => attempts,
+                None => {
+                    tracing::warn!(?partition, offset, "an offset came again: the topic was made anew or its position set back; it is read from there");
+                    let partition = partition.clone();
+                    self.assign(partition.clone(), None);
+                    self.reading.get_mut(&partition).and_then(|r| r.tracker.read(*offset)).unwrap_or(0)
+                }
+            };
+            let Some(reading) = self.reading.get_mut(&message.at.partition) else { continue };
+            let (lane, key) = place(&message, self.lanes.len());
+            let size = message.size();
+            reading.messages += 1;
+            reading.bytes += size;
+            self.messages += 1;
+            self.bytes += size;
+            news[lane] = true;
+            let assignment = reading.assignment;
+            self.lanes[lane].push(InHand { message, assignment, lane, key, attempts, waits: 0, read_at: now, size });
+        }
+        news
+    }
+
+    /// The next batch of a lane, and when the next of its waiting keys may go on.
+    pub fn take(&mut self, lane: usize, now: Instant, most: usize, most_bytes: usize) -> (Vec<InHand>, Option<Instant>) {
+        let batch = self.lanes[lane].take(now, most, most_bytes);
+        for work in &batch {
+            if let Some(reading) = reading_of(&mut self.reading, work) {
+                reading.taken += 1;
+            }
+        }
+        (batch, self.lanes[lane].next_due())
+    }
+
+    /// Whether this event's partition is still read under the assignment it came with.
+    pub fn wanted(&self, work: &InHand) -> bool {
+        self.reading.get(&work.message.at.partition).is_some_and(|r| r.assignment == work.assignment && !r.leaving)
+    }
+
+    /// The event is complete.
+    pub fn complete(&mut self, work: InHand) {
+        if let Some(reading) = reading_of(&mut self.reading, &work) {
+            reading.taken -= 1;
+            reading.tracker.complete(work.message.at.offset);
+        }
+        self.forget(work);
+    }
+
+    /// The event is put down unfinished: whoever reads its partition next reads it again.
+    pub fn put_down(&mut self, work: InHand) {
+        if let Some(reading) = reading_of(&mut self.reading, &work) {
+            reading.taken -= 1;
+        }
+        self.forget(work);
+    }
+
+    pub fn hold(&mut self, lane: usize, key: Key) {
+        self.lanes[lane].hold(key);
+    }
+
+    pub fn let_go(&mut self, lane: usize, key: Key) {
+        self.lanes[lane].let_go(key);
+    }
+
+    /// These taken events of one key wait until then, in their order.
+    pub fn park(&mut self, lane: usize, key: Key, works: Vec<InHand>, until: Instant) {
+        let (stay, gone): (Vec<_>, Vec<_>) = works.into_iter().partition(|work| self.wanted(work));
+        for work in gone {
+            self.put_down(work);
+        }
+        for work in &stay {
+            if let Some(reading) = reading_of(&mut self.reading, work) {
+                reading.taken -= 1;
+                reading.tracker.failed(work.message.at.offset, work.attempts);
+            }
+        }
+        if stay.is_empty() { self.lanes[lane].let_go(key) } else { self.lanes[lane].park(key, stay, until) }
+    }
+
+    /// Nothing more is taken from these partitions; what waits is dropped, what is taken may end.
+    pub fn leave(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Some(reading) = self.reading.get_mut(partition) {
+                reading.leaving = true;
+            }
+        }
+        self.purge();
+    }
+
+    pub fn leave_all(&mut self) {
+        self.reading.values_mut().for_each(|reading| reading.leaving = true);
+        self.purge();
+    }
+
+    /// Whether nothing is worked on of the partitions that are being left.
+    pub fn left(&self) -> bool {
+        self.reading.values().all(|reading| !reading.leaving || reading.taken == 0)
+    }
+
+    /// These partitions are no longer ours: what still ends of them counts for nothing.
+    pub fn remove(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.reading.remove(partition);
+        }
+        self.purge();
+    }
+
+    /// What to commit, of all partitions or of these.
+    pub fn commits(&self, only: Option<&[Partition]>) -> Vec<Commit> {
+        let wanted = |partition: &Partition| only.is_none_or(|only| only.contains(partition));
+        let commits = self.reading.iter().filter(|(partition, _)| wanted(partition)).filter_map(|(partition, reading)| {
+            let (offset, metadata) = reading.tracker.to_commit()?;
+            Some(Commit { next: Position { partition: partition.clone(), offset }, metadata })
+        });
+        commits.collect()
+    }
+
+    pub fn committed(&mut self, commits: Vec<Commit>) {
+        for Commit { next, metadata } in commits {
+            if let Some(reading) = self.reading.get_mut(&next.partition) {
+                reading.tracker.committed(next.offset, metadata);
+            }
+        }
+    }
+
+    /// Whether somebody waits for events to end: a paused partition for room, one that is being left for its last event.
+    pub fn awaited(&self) -> bool {
+        self.full || self.reading.values().any(|reading| reading.paused || reading.leaving)
+    }
+
+    /// The position of each partition that is read, as far as it is known.
+    pub fn positions(&self) -> Vec<Position> {
+        let position = |(partition, reading): (&Partition, &Reading)| {
+            Some(Position { partition: partition.clone(), offset: reading.tracker.position()? })
+        };
+        self.reading.iter().filter_map(position).collect()
+    }
+
+    /// What to pause and to resume. One partition may hold at most half of what is allowed in all, so that a key
+    /// with thousands of events behind a waiting one leaves room for the other partitions.
+    pub fn flow(&mut self) -> Flow {
+        let limits = self.limits;
+        let half = if self.full { 2 } else { 1 };
+        self.full = self.messages >= limits.messages / half || self.bytes >= limits.bytes / half;
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (partition, reading) in self.reading.iter_mut().filter(|(_, reading)| !reading.leaving) {
+            let half = if reading.paused { 2 } else { 1 };
+            let stop = self.full
+                || reading.messages >= (limits.messages / 2 / half).max(1)
+                || reading.bytes >= limits.bytes / 2 / half
+                || reading.tracker.span() >= limits.span / half;
+            if stop != reading.paused {
+                reading.paused = stop;
+                if stop { pause.push(partition.clone()) } else { resume.push(partition.clone()) }
+            }
+        }
+        (pause, resume)
+    }
+
+    fn purge(&mut self) {
+        let mut dropped = Vec::new();
+        let reading = &self.reading;
+        let gone = |work: &InHand| {
+            reading.get(&work.message.at.partition).is_none_or(|r| r.leaving || r.assignment != work.assignment)
+        };
+        for lane in &mut self.lanes {
+            lane.purge(gone, |work| dropped.push(work));
+        }
+        for work in dropped {
+            self.forget(work);
+        }
+    }
+
+    fn forget(&mut self, work: InHand) {
+        self.messages -= 1;
+        self.bytes -= work.size;
+        if let Some(reading) = reading_of(&mut self.reading, &work) {
+            reading.messages -= 1;
+            reading.bytes -= work.size;
+        }
+    }
+}
+
+fn reading_of<'a>(reading: &'a mut HashMap<Partition, Reading>, work: &InHand) -> Option<&'a mut Reading> {
+    reading.get_mut(&work.message.at.partition).filter(|reading| reading.assignment == work.assignment)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn partition(number: i32) -> Partition {
+        Partition { topic: "orders".into(), number }
+    }
+
+    fn message(number: i32, offset: i64, key: &str) -> Incoming {
+        let at = Position { partition: partition(number), offset };
+        Incoming { at, key: Some(key.to_owned().into()), headers: vec![], payload: Some("{}".into()), timestamp_ms: 0 }
+    }
+
+    fn desk(limits: Limits) -> Desk {
+        let mut desk = Desk::new(1, limits);
+        desk.assign(partition(0), None);
+        desk.assign(partition(1), None);
+        desk
+    }
+
+    fn take(desk: &mut Desk) -> Vec<InHand> {
+        desk.take(0, Instant::now(), 1000, usize::MAX).0
+    }
+
+    #[test]
+    fn what_ends_after_its_partition_was_given_away_moves_no_commit() {
+        let mut desk = desk(Limits::default());
+        desk.intake(vec![message(0, 0, "a"), message(0, 1, "b")], Instant::now());
+        let late = take(&mut desk);
+        desk.remove(&[partition(0)]);
+        desk.assign(partition(0), None);
+        desk.intake(vec![message(0, 0, "a")], Instant::now());
+        for work in late {
+            assert!(!desk.wanted(&work));
+            desk.complete(work);
+        }
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 0 }]);
+        assert_eq!(desk.in_hand().0, 1);
+    }
+
+    #[test]
+    fn leaving_drops_what_waits_and_lets_what_is_taken_end() {
+        let mut desk = desk(Limits::default());
+        desk.intake(vec![message(0, 0, "a")], Instant::now());
+        let mut taken = take(&mut desk);
+        desk.intake(vec![message(0, 1, "a"), message(1, 0, "c")], Instant::now());
+        desk.leave(&[partition(0)]);
+        assert!(!desk.left());
+        assert_eq!(desk.in_hand().0, 2, "the waiting one is dropped");
+        desk.complete(taken.remove(0));
+        assert!(desk.left());
+        let commits = desk.commits(Some(&[partition(0)]));
+        assert_eq!(commits[0].next.offset, 1, "up to what was dropped and not further");
+        assert_eq!(take(&mut desk).len(), 1, "the other partition goes on");
+    }
+
+    #[test]
+    fn a_full_desk_pauses_everything_and_goes_on_at_half() {
+        let mut desk = desk(Limits { messages: 4, bytes: usize::MAX, span: 100 });
+        desk.intake((0..2).map(|i| message(0, i, "a")).collect(), Instant::now());
+        assert_eq!(desk.flow(), (vec![partition(0)], vec![]), "half of what is allowed is the most for one partition");
+        desk.intake((0..2).map(|i| message(1, i, "b")).collect(), Instant::now());
+        assert_eq!(desk.flow(), (vec![partition(1)], vec![]));
+        let mut taken = take(&mut desk);
+        for _ in 0..2 {
+            desk.complete(taken.remove(0));
+        }
+        assert_eq!(desk.flow(), (vec![], vec![]), "half is still in hand");
+        desk.complete(taken.remove(0));
+        assert_eq!(desk.flow().1, [partition(0)], "partition 1 still holds its share");
+        desk.complete(taken.remove(0));
+        assert_eq!(desk.flow(), (vec![], vec![partition(1)]));
+        assert_eq!(desk.in_hand(), (0, 0));
+    }
+
+    #[test]
+    fn a_partition_whose_first_event_waits_is_read_on_only_so_far() {
+        let mut desk = desk(Limits { span: 10, ..Limits::default() });
+        desk.intake((0..10).map(|i| message(0, i, &i.to_string())).collect(), Instant::now());
+        let mut taken = take(&mut desk);
+        let first = taken.remove(0);
+        taken.into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.flow().0, [partition(0)]);
+        desk.complete(first);
+        assert_eq!(desk.flow().1, [partition(0)]);
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_read_from_its_start() {
+        let mut desk = desk(Limits::default());
+        desk.intake((0..3).map(|i| message(0, i, "a")).collect(), Instant::now());
+        desk.intake(vec![message(0, 0, "a")], Instant::now());
+        let taken = take(&mut desk);
+        assert_eq!(taken.len(), 1);
+        taken.into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 1 }]);
+    }
+}

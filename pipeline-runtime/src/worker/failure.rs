@@ -1,0 +1,57 @@
+//! Why an event could not be processed, and what that means for it.
+
+/// The kind of a failure: the `error type` of a dead letter and of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It cannot be decoded, or no expression can tell what it is.
+    Undecodable,
+    /// It breaks its schema or a rule.
+    Invalid,
+    /// Written by a version of the schema that this runtime does not know.
+    SchemaVersion,
+    /// It contradicts what is stored.
+    Conflict,
+    /// The store will never take it.
+    Refused,
+    /// The store fails on this event while it takes others.
+    Store,
+    /// What follows from it cannot be published.
+    Emit,
+    /// The callback refuses it.
+    CallbackRefused,
+    /// The callback fails on it.
+    Callback,
+    /// An update whose order never came.
+    Expired,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Undecodable => "undecodable",
+            Kind::Invalid => "invalid",
+            Kind::SchemaVersion => "schemaVersion",
+            Kind::Conflict => "conflict",
+            Kind::Refused => "refused",
+            Kind::Store => "store",
+            Kind::Emit => "emit",
+            Kind::CallbackRefused => "callbackRefused",
+            Kind::Callback => "callback",
+            Kind::Expired => "expired",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: Kind,
+    pub reason: String,
+    /// As far as the message could be read.
+    pub event_id: Option<String>,
+}
+
+impl Failure {
+    pub fn new(kind: Kind, reason: impl Into<String>, event_id: Option<&str>) -> Failure {
+        Failure { kind, reason: reason.into(), event_id: event_id.map(str::to_owned) }
+    }
+}

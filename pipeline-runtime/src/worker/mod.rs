@@ -1,0 +1,328 @@
+//! The worker: reads events, applies them to the store, answers for what cannot be applied.
+//!
+//! One loop (here) reads from the broker, commits, and obeys when partitions come and go. Messages lie in lanes by their key
+//! (`lanes`, `desk`); an applier for each lane takes them apart (`understand`) and applies them in batches (`process`, `apply`);
+//! what is left to do for an event, emissions, the callback, a dead letter or another attempt, is settled beside the next
+//! batches (`settle`). An offset is committed when it and all before it are complete (`offsets`).
+
+mod apply;
+mod callback;
+mod dead_letter;
+mod desk;
+mod failure;
+mod health;
+mod lanes;
+mod offsets;
+mod process;
+mod report;
+mod settle;
+mod understand;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use dead_letter::header;
+pub use desk::Limits;
+pub use failure::Kind;
+pub use health::{Count, Counters, WorkerHealth};
+pub use view::{ViewDeps, view};
+
+use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition};
+use crate::contract::Contract;
+use crate::publish::Publisher;
+use crate::store::Store;
+use arc_swap::ArcSwap;
+use callback::Callback;
+use crds::runtime_config::RuntimeConfig;
+use desk::Desk;
+use lanes::InHand;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use uuid::Uuid;
+
+/// Lanes, each with its applier: as many batches are in the database at once. More only compete for two cores and for locks.
+const LANES: usize = 4;
+/// The most keys that are settled at once.
+const SETTLING: usize = 256;
+/// Bytes of messages that may be taken apart at once, in KiB: as JSON values they are several times as large.
+const TAKEN_APART_KIB: usize = 4 << 10;
+const PREFETCH_BYTES: usize = 8 << 20;
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
+/// What is being applied may end before its partition goes to another worker. The broker waits much longer (half a session).
+const REVOKE_GRACE: Duration = Duration::from_secs(5);
+const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
+
+pub struct WorkerDeps {
+    pub config: Arc<ArcSwap<RuntimeConfig>>,
+    pub contract: Arc<ArcSwap<Contract>>,
+    pub broker: Arc<dyn Broker>,
+    /// For what is emitted and for dead letters.
+    pub publisher: Publisher,
+    pub store: Arc<dyn Store>,
+    pub health: Arc<WorkerHealth>,
+    pub limits: Limits,
+    /// How long what is in flight may take to end when the worker stops.
+    pub grace: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("the document has no worker, or no event names a topic: there is nothing to read")]
+    NothingToRead,
+    #[error("a task of the worker ended unexpectedly: {0}")]
+    Panicked(String),
+}
+
+/// Runs until `shutdown`; then ends what is in flight, commits and leaves the group.
+pub async fn run(deps: WorkerDeps, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
+    let options = options(&deps.config.load()).ok_or(WorkerError::NothingToRead)?;
+    let shared = Arc::new(Shared::new(deps));
+    tokio::pin!(shutdown);
+    let consumer = tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        consumer = connect(&*shared.deps.broker, &options, &shared.deps.health) => consumer,
+    };
+    let mut tasks = JoinSet::new();
+    for lane in 0..LANES {
+        tasks.spawn(process::applier(shared.clone(), lane));
+    }
+    tasks.spawn(report::report(shared.clone()));
+    tasks.spawn(report::tidy(shared.clone()));
+    let read = consume(&shared, &*consumer, &mut tasks, shutdown).await;
+    let ended = end(&shared, &*consumer, tasks).await;
+    read.and(ended)
+}
+
+/// Every topic that an event is read from.
+fn topics(config: &RuntimeConfig) -> Vec<String> {
+    let named: BTreeSet<&String> = config.events.iter().flat_map(|event| &event.topics).collect();
+    named.into_iter().filter(|name| config.topic(name).is_some()).cloned().collect()
+}
+
+fn options(config: &RuntimeConfig) -> Option<ConsumerOptions> {
+    let worker = config.worker.as_ref()?;
+    let topics = topics(config);
+    let mode = ConsumerMode::Group(worker.group.clone());
+    let (batch_size, poll_interval) = (worker.batch_size, worker.poll_interval);
+    (!topics.is_empty()).then_some(ConsumerOptions { topics, mode, batch_size, poll_interval, prefetch_bytes: PREFETCH_BYTES })
+}
+
+/// Tries for ever: a broker or a topic that is not there yet comes.
+async fn connect(broker: &dyn Broker, options: &ConsumerOptions, health: &WorkerHealth) -> Box<dyn Consumer> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match broker.consumer(options.clone()).await {
+            Ok(consumer) => return consumer,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read yet, trying again in {pause:?}");
+                health.set_connected(Some(error.to_string()));
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_CONNECT_PAUSE);
+    }
+}
+
+async fn consume(
+    shared: &Shared,
+    consumer: &dyn Consumer,
+    tasks: &mut JoinSet<Result<(), WorkerError>>,
+    mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), WorkerError> {
+    let mut tick = interval(COMMIT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(()),
+            ended = tasks.join_next() => return Err(unexpected(ended)),
+            _ = tick.tick() => shared.commit(consumer, None).await,
+            happening = consumer.next() => shared.obey(consumer, happening).await,
+            () = shared.room.notified() => {}
+        }
+        let (pause, resume) = shared.desk().flow();
+        for (what, partitions, done) in [("pause", &pause, consumer.pause(&pause)), ("resume", &resume, consumer.resume(&resume))] {
+            if let Err(error) = done {
+                tracing::warn!(%error, ?partitions, "cannot {what} reading");
+            }
+        }
+    }
+}
+
+fn unexpected(ended: Option<Result<Result<(), WorkerError>, tokio::task::JoinError>>) -> WorkerError {
+    match ended {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => WorkerError::Panicked(error.to_string()),
+        Some(Ok(Ok(()))) | None => WorkerError::Panicked("a task returned while the worker runs".into()),
+    }
+}
+
+/// What is in flight may end, within the grace; then the last commit, and the group is left.
+async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result<(), WorkerError>>) -> Result<(), WorkerError> {
+    shared.stop.send_replace(true);
+    shared.desk().leave_all();
+    let all = async {
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            result = result.and(ended.unwrap_or_else(|error| Err(WorkerError::Panicked(error.to_string()))));
+        }
+        result
+    };
+    let result = timeout(shared.deps.grace, all).await.unwrap_or_else(|_| {
+        tracing::warn!("not everything ended within {:?}: what is left is read again by the next worker", shared.deps.grace);
+        Ok(())
+    });
+    shared.commit(consumer, None).await;
+    if timeout(COMMIT_DEADLINE, consumer.close()).await.is_err() {
+        tracing::warn!("the group was not left within {COMMIT_DEADLINE:?}: its partitions are free when the session ends");
+    }
+    shared.deps.health.set_connected(Some("the worker has stopped".into()));
+    result
+}
+
+/// What the loop, the appliers and their tasks share.
+struct Shared {
+    deps: WorkerDeps,
+    /// Tells this worker's probes of the store from another's.
+    id: Uuid,
+    desk: Mutex<Desk>,
+    /// For each lane: there is something new in it.
+    news: Vec<Notify>,
+    /// For the loop: there is room again, or a partition that is being left is done.
+    room: Notify,
+    breaker: apply::Breaker,
+    settling: Arc<Semaphore>,
+    memory: Semaphore,
+    callback: OnceLock<Result<Callback, String>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn new(deps: WorkerDeps) -> Shared {
+        deps.health.counters.concurrency.set(LANES as u64);
+        Shared {
+            id: Uuid::new_v4(),
+            desk: Mutex::new(Desk::new(LANES, deps.limits)),
+            news: (0..LANES).map(|_| Notify::new()).collect(),
+            room: Notify::new(),
+            breaker: apply::Breaker::default(),
+            settling: Arc::new(Semaphore::new(SETTLING)),
+            memory: Semaphore::new(TAKEN_APART_KIB),
+            callback: OnceLock::new(),
+            stop: watch::Sender::new(false),
+            deps,
+        }
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    async fn stopped(&self) {
+        // The sender lives as long as self.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// False if the worker stops meanwhile.
+    async fn sleep(&self, duration: Duration) -> bool {
+        tokio::select! {
+            () = sleep(duration) => true,
+            () = self.stopped() => false,
+        }
+    }
+
+    /// The right to take so much apart; the largest message alone has it all.
+    async fn memory(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let kib = (bytes >> 10).clamp(1, TAKEN_APART_KIB);
+        self.memory.acquire_many(kib as u32).await.ok()
+    }
+
+    fn callback(&self) -> Result<&Callback, String> {
+        self.callback.get_or_init(Callback::new).as_ref().map_err(String::clone)
+    }
+
+    fn complete(&self, work: InHand) {
+        self.deps.health.counters.took(work.read_at.elapsed());
+        self.desk().complete(work);
+    }
+
+    /// After events ended or a key was let go.
+    fn finished(&self, lane: usize) {
+        self.news[lane].notify_one();
+        if self.desk().awaited() {
+            self.room.notify_one();
+        }
+    }
+
+    async fn obey(&self, consumer: &dyn Consumer, happening: Happening) {
+        match happening {
+            Happening::Messages(messages) => {
+                let news = self.desk().intake(messages, Instant::now());
+                self.news.iter().zip(news).filter(|(_, new)| *new).for_each(|(lane, _)| lane.notify_one());
+            }
+            Happening::Assigned(partitions) => {
+                tracing::info!(partitions = ?names(partitions.iter().map(|(partition, _)| partition)), "partitions assigned");
+                let mut desk = self.desk();
+                for (partition, commit) in partitions {
+                    desk.assign(partition, commit.as_ref());
+                }
+            }
+            Happening::Revoked { partitions, release } => self.give_up(consumer, &partitions, release).await,
+            Happening::Lost(partitions) => {
+                tracing::warn!(partitions = ?names(&partitions), "partitions lost: what was in hand is read again by their new owner");
+                self.desk().remove(&partitions);
+            }
+            Happening::Idle => {}
+            Happening::Trouble(error) => {
+                tracing::warn!(%error, "reading is in trouble; the client goes on trying");
+                self.deps.health.set_connected(Some(error.to_string()));
+            }
+        }
+    }
+
+    /// What is being applied ends, what waits is dropped, the last commit is made, and only then the partitions go.
+    async fn give_up(&self, consumer: &dyn Consumer, partitions: &[Partition], release: oneshot::Sender<()>) {
+        let began = Instant::now();
+        self.desk().leave(partitions);
+        let left = async {
+            while !self.desk().left() {
+                self.room.notified().await;
+            }
+        };
+        let all = timeout(REVOKE_GRACE, left).await.is_ok();
+        self.commit(consumer, Some(partitions)).await;
+        self.desk().remove(partitions);
+        // The new owner may begin now.
+        drop(release);
+        tracing::info!(partitions = ?names(partitions), all_ended = all, ms = began.elapsed().as_millis() as u64, "partitions given up");
+    }
+
+    /// Commits what is complete. Called by the loop only, which also removes partitions: no commit is for one that has gone.
+    async fn commit(&self, consumer: &dyn Consumer, only: Option<&[Partition]>) {
+        let commits: Vec<Commit> = self.desk().commits(only);
+        if commits.is_empty() {
+            return;
+        }
+        match timeout(COMMIT_DEADLINE, consumer.commit(&commits)).await {
+            Ok(Ok(())) => self.desk().committed(commits),
+            Ok(Err(error @ BrokerError::NotOwned { .. })) => tracing::info!(%error, "nothing committed"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot commit; it is tried again with what follows"),
+            Err(_) => tracing::warn!("no answer to a commit within {COMMIT_DEADLINE:?}; it is tried again with what follows"),
+        }
+    }
+}
+
+fn names<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> Vec<String> {
+    partitions.into_iter().map(|partition| format!("{}/{}", partition.topic, partition.number)).collect()
+}

@@ -1,0 +1,184 @@
+//! How far a partition may be committed: events complete out of order, the commit never passes one that is not complete.
+
+use crate::broker::Commit;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The most events whose attempts are noted with a commit: it has a size limit on the broker (4 KiB on Kafka).
+const MOST_NOTED: usize = 64;
+
+/// What is noted with a commit, so that it survives a crash and a rebalance. Unknown fields are left to newer versions.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Note {
+    /// Offset -> attempts that failed.
+    #[serde(default, rename = "a", skip_serializing_if = "BTreeMap::is_empty")]
+    attempts: BTreeMap<i64, u32>,
+}
+
+impl Note {
+    fn read(text: &str) -> Note {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+    fn write(&self) -> String {
+        if self.attempts.is_empty() { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
+    }
+}
+
+/// The events of one partition that are in hand.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    /// In the order of their offsets; true is complete. Offsets may have gaps (control records, compaction).
+    events: VecDeque<(i64, bool)>,
+    /// Behind the last one read.
+    next: Option<i64>,
+    attempts: BTreeMap<i64, u32>,
+    /// What the broker has acknowledged.
+    committed: Option<(i64, String)>,
+}
+
+impl Tracker {
+    /// Goes on where the group stopped.
+    pub fn new(commit: Option<&Commit>) -> Tracker {
+        let Some(commit) = commit else { return Tracker::default() };
+        let next = commit.next.offset;
+        let attempts = Note::read(&commit.metadata).attempts.split_off(&next);
+        Tracker { events: VecDeque::new(), next: Some(next), attempts, committed: Some((next, commit.metadata.clone())) }
+    }
+
+    /// Takes an event in hand; returns how often it has failed before. None: this offset was read before, so the topic
+    /// is not the one it was (created anew, or the position was set back).
+    pub fn read(&mut self, offset: i64) -> Option<u32> {
+        if self.events.back().is_some_and(|(last, _)| *last >= offset) || self.next.is_some_and(|next| next > offset) {
+            return None;
+        }
+        self.events.push_back((offset, false));
+        self.next = Some(offset + 1);
+        Some(self.attempts.get(&offset).copied().unwrap_or(0))
+    }
+
+    pub fn complete(&mut self, offset: i64) {
+        self.attempts.remove(&offset);
+        if let Ok(index) = self.events.binary_search_by_key(&offset, |(offset, _)| *offset) {
+            self.events[index].1 = true;
+        }
+        while self.events.front().is_some_and(|(_, complete)| *complete) {
+            self.events.pop_front();
+        }
+    }
+
+    pub fn failed(&mut self, offset: i64, attempts: u32) {
+        self.attempts.insert(offset, attempts);
+    }
+
+    /// Everything below is complete. None before anything was read or committed.
+    pub fn position(&self) -> Option<i64> {
+        self.events.front().map(|(offset, _)| *offset).or(self.next)
+    }
+
+    /// From the lowest incomplete event to the last one read: what a crash would have us read again.
+    pub fn span(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Position and note to commit; None when the broker has them already.
+    pub fn to_commit(&self) -> Option<(i64, String)> {
+        let position = self.position()?;
+        let attempts = self.attempts.iter().take(MOST_NOTED).map(|(offset, attempts)| (*offset, *attempts)).collect();
+        let commit = (position, Note { attempts }.write());
+        (self.committed.as_ref() != Some(&commit)).then_some(commit)
+    }
+
+    pub fn committed(&mut self, position: i64, metadata: String) {
+        self.committed = Some((position, metadata));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::broker::{Partition, Position};
+    use proptest::prelude::*;
+
+    fn commit(next: i64, metadata: &str) -> Commit {
+        let partition = Partition { topic: "orders".into(), number: 0 };
+        Commit { next: Position { partition, offset: next }, metadata: metadata.into() }
+    }
+
+    #[test]
+    fn a_gap_in_the_offsets_is_no_gap_in_the_work() {
+        let mut tracker = Tracker::new(Some(&commit(10, "")));
+        for offset in [10, 13, 20] {
+            assert_eq!(tracker.read(offset), Some(0));
+        }
+        assert_eq!(tracker.to_commit(), None, "nothing is complete, and 10 is what the broker has");
+        tracker.complete(13);
+        assert_eq!(tracker.position(), Some(10));
+        tracker.complete(10);
+        assert_eq!(tracker.position(), Some(20));
+        tracker.complete(20);
+        assert_eq!(tracker.to_commit(), Some((21, String::new())));
+        tracker.committed(21, String::new());
+        assert_eq!(tracker.to_commit(), None);
+    }
+
+    #[test]
+    fn attempts_survive_with_the_commit_and_go_with_their_event() {
+        let mut tracker = Tracker::new(None);
+        for offset in 0..3 {
+            tracker.read(offset);
+        }
+        tracker.failed(1, 2);
+        tracker.complete(0);
+        let (next, note) = tracker.to_commit().unwrap();
+        assert_eq!((next, note.as_str()), (1, r#"{"a":{"1":2}}"#));
+
+        let mut after_crash = Tracker::new(Some(&commit(next, &note)));
+        assert_eq!(after_crash.read(1), Some(2));
+        assert_eq!(after_crash.read(2), Some(0));
+        after_crash.complete(1);
+        assert_eq!(after_crash.to_commit(), Some((2, String::new())));
+    }
+
+    #[test]
+    fn a_note_of_another_version_or_none_at_all_is_no_obstacle() {
+        for note in ["", "rubbish", r#"{"a":{"7":1},"drained":"x:3"}"#, r#"{"b":1}"#] {
+            assert!(Tracker::new(Some(&commit(5, note))).read(7).is_some(), "{note}");
+        }
+    }
+
+    #[test]
+    fn an_offset_that_comes_again_says_that_the_topic_is_another() {
+        let mut tracker = Tracker::new(Some(&commit(5, "")));
+        assert_eq!(tracker.read(5), Some(0));
+        assert_eq!(tracker.read(5), None);
+        assert_eq!(tracker.read(0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_commit_never_passes_an_incomplete_event_and_ends_behind_the_last(
+            gaps in prop::collection::vec(1i64..4, 1..60),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 60),
+        ) {
+            let mut tracker = Tracker::new(None);
+            let mut incomplete = Vec::new();
+            let mut offset = 0;
+            for gap in gaps {
+                offset += gap;
+                tracker.read(offset);
+                incomplete.push(offset);
+            }
+            let mut last = tracker.position().unwrap();
+            for pick in order {
+                if incomplete.is_empty() { break }
+                let complete = incomplete.swap_remove(pick.index(incomplete.len()));
+                tracker.complete(complete);
+                let position = tracker.position().unwrap();
+                prop_assert!(position >= last, "a commit never goes back");
+                prop_assert_eq!(position, incomplete.iter().min().copied().unwrap_or(offset + 1));
+                last = position;
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the worker does beside its work: ask whether the broker answers, count the backlog, log what was done, tidy the store.
+
+use super::failure::{Failure, Kind};
+use super::{Shared, WorkerError, topics};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// A line of what was done, and a new backlog, after so many questions.
+const REPORT_EVERY: u32 = 10;
+const TIDY_EVERY: Duration = Duration::from_secs(300);
+/// Beyond the topics' retention: a message can come again as long as its topic holds it, so its note must outlive it.
+const KEEP_BEYOND: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
+    let mut before = [0; 4];
+    let mut round = 0;
+    loop {
+        let health = &shared.deps.health;
+        let answer = timeout(ASK_DEADLINE, shared.deps.broker.connected()).await;
+        let trouble = match answer {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer from {} within {ASK_DEADLINE:?}", shared.deps.broker.name())),
+        };
+        let connected = trouble.is_none();
+        health.set_connected(trouble);
+        let counters = &health.counters;
+        let (messages, bytes) = shared.desk().in_hand();
+        counters.in_hand.set(messages as u64);
+        counters.in_hand_bytes.set(bytes as u64);
+        if round % REPORT_EVERY == 0 && connected {
+            counters.backlog.set(backlog(&shared).await.unwrap_or(messages as u64));
+        }
+        if round % REPORT_EVERY == REPORT_EVERY - 1 {
+            let now = [counters.processed.get() + counters.repeats.get(), counters.failed.get(), counters.retries.get(), counters.dead_letters.get()];
+            if now != before {
+                let [processed, failed, retries, dead_letters] = std::array::from_fn(|i| now[i] - before[i]);
+                let seconds = (ASK_EVERY * REPORT_EVERY).as_secs();
+                tracing::info!(processed, failed, retries, dead_letters, in_hand = messages, backlog = counters.backlog.get(), "in the last {seconds} s");
+                before = now;
+            }
+        }
+        round = round.wrapping_add(1);
+        if !shared.sleep(ASK_EVERY).await {
+            return Ok(());
+        }
+    }
+}
+
+/// What lies on the broker behind the positions of the partitions that we read.
+async fn backlog(shared: &Shared) -> Option<u64> {
+    let mut ends = HashMap::new();
+    for topic in topics(&shared.deps.config.load()) {
+        let of_topic = timeout(ASK_DEADLINE, shared.deps.broker.ends(&topic)).await.ok()?.ok()?;
+        ends.extend(of_topic.into_iter().map(|end| (end.partition, end.offset)));
+    }
+    let positions = shared.desk().positions();
+    let behind = positions.iter().filter_map(|position| Some(ends.get(&position.partition)? - position.offset));
+    Some(behind.map(|behind| behind.max(0) as u64).sum())
+}
+
+/// Forgets what the store need not remember, and buries the updates whose order never came.
+pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
+    // Workers that start together tidy at different times.
+    while shared.sleep(TIDY_EVERY.mul_f64(0.75 + 0.5 * rand::random::<f64>())).await {
+        let config = shared.deps.config.load_full();
+        let read = topics(&config);
+        let retention = config.topics.iter().filter(|topic| read.contains(&topic.name)).map(|topic| topic.retention).max();
+        let keep = retention.unwrap_or_default() + KEEP_BEYOND;
+        let filtered = config.worker.as_ref().is_some_and(|worker| !worker.tenants.is_empty());
+        match shared.deps.store.tidy(keep).await {
+            // With a tenant filter it may well be an update of an order that was passed over.
+            Ok(expired) if filtered => expired.iter().for_each(|change| tracing::info!(event_id = change.event_id, order_id = change.order_id, "an update without a tenant expired: its order is not one of ours")),
+            Ok(expired) => {
+                for change in expired {
+                    let reason = format!("order {} did not come within {} s", change.order_id, keep.as_secs());
+                    if !shared.bury_expired(&change, &Failure::new(Kind::Expired, reason, Some(&change.event_id))).await {
+                        tracing::error!(?change, "the worker stops before this expired update became a dead letter");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the store cannot be tidied now; it is tried again later"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! What is left to do for the events of one key once the store has answered: emissions and the callback, the dead letter,
+//! another try. In the order of the key, which is held meanwhile; other keys go on.
+
+use super::Shared;
+use super::callback::Answer;
+use super::failure::{Failure, Kind};
+use super::lanes::{InHand, Key};
+use super::understand::Then;
+use crate::broker::PublishError;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+/// The longest pause for what is not the event's own fault: it goes on soon after the cause is gone.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What is to be done with an event.
+#[derive(Debug)]
+pub enum Fate {
+    Complete,
+    Then(Box<Then>),
+    DeadLetter(Failure),
+    /// It failed: another attempt, or the dead letter after the last one.
+    Failed(Failure),
+    /// An earlier event of its key goes first.
+    Behind,
+    /// We stop: whoever reads it next starts over.
+    PutDown,
+}
+
+/// What an attempt to finish came to.
+enum Outcome {
+    Complete,
+    PutDown,
+    DeadLetter(Failure),
+    Failed(Failure),
+    /// Something else is down.
+    Wait(Duration),
+}
+
+impl Shared {
+    /// Finishes events of one key that was put on hold, and lets it go.
+    pub(super) async fn settle(&self, lane: usize, key: Key, mut events: VecDeque<(InHand, Fate)>) {
+        while let Some((mut work, fate)) = events.pop_front() {
+            let outcome = match fate {
+                Fate::Complete => Outcome::Complete,
+                Fate::Then(then) => self.follow_up(&work, &then).await,
+                Fate::DeadLetter(failure) => Outcome::DeadLetter(failure),
+                Fate::Failed(failure) => Outcome::Failed(failure),
+                Fate::Behind => Outcome::Wait(Duration::ZERO),
+                Fate::PutDown => Outcome::PutDown,
+            };
+            let outcome = match outcome {
+                Outcome::Failed(failure) => self.attempt_failed(&mut work, failure),
+                Outcome::DeadLetter(failure) => {
+                    work.attempts += 1;
+                    Outcome::DeadLetter(failure)
+                }
+                other => other,
+            };
+            let wait = match outcome {
+                Outcome::Complete => {
+                    self.complete(work);
+                    continue;
+                }
+                Outcome::DeadLetter(failure) if self.bury(&work, &failure).await => {
+                    self.complete(work);
+                    continue;
+                }
+                Outcome::Wait(wait) => {
+                    work.waits += 1;
+                    wait
+                }
+                _ => {
+                    let mut desk = self.desk();
+                    desk.put_down(work);
+                    events.into_iter().for_each(|(work, _)| desk.put_down(work));
+                    desk.let_go(lane, key);
+                    drop(desk);
+                    self.finished(lane);
+                    return;
+                }
+            };
+            let mut waiting = vec![work];
+            waiting.extend(events.into_iter().map(|(work, _)| work));
+            self.desk().park(lane, key, waiting, Instant::now() + wait);
+            self.finished(lane);
+            return;
+        }
+        self.desk().let_go(lane, key);
+        self.finished(lane);
+    }
+
+    /// Counts the attempt; after the last one it is a dead letter.
+    fn attempt_failed(&self, work: &mut InHand, failure: Failure) -> Outcome {
+        let config = self.deps.config.load();
+        let Some(policy) = config.worker.as_ref().map(|worker| &worker.retry) else { return Outcome::DeadLetter(failure) };
+        work.attempts += 1;
+        if work.attempts >= policy.attempts {
+            return Outcome::DeadLetter(failure);
+        }
+        let delay = policy.delay(work.attempts - 1, rand::random());
+        self.deps.health.counters.retries.add(1);
+        let at = &work.message.at;
+        tracing::info!(
+            topic = &*at.partition.topic, partition = at.partition.number, offset = at.offset, event_id = failure.event_id,
+            error_type = failure.kind.name(), attempt = work.attempts, of = policy.attempts, reason = failure.reason,
+            "attempt failed, the next one in {delay:?}"
+        );
+        Outcome::Wait(delay)
+    }
+
+    async fn follow_up(&self, work: &InHand, then: &Then) -> Outcome {
+        for message in &then.messages {
+            match self.deps.publisher.publish(message.clone(), PUBLISH_DEADLINE).await {
+                Ok(_) => self.deps.health.counters.emitted.add(1),
+                Err(_) if self.stopping() || self.deps.publisher.gate().is_shut() => return Outcome::PutDown,
+                Err(PublishError::Refused { reason, retriable: false }) => {
+                    let reason = format!("cannot be emitted to {}: {reason}", message.topic);
+                    return Outcome::Failed(Failure::new(Kind::Emit, reason, Some(&then.event_id)));
+                }
+                // The broker is away, for all. What arrived nevertheless is a repeat next time: its id is the same.
+                Err(error) => return self.wait(work, &then.event_id, &format!("emitting to {}: {error}", message.topic)),
+            }
+        }
+        let config = self.deps.config.load_full();
+        let callback = config.worker.as_ref().and_then(|worker| worker.callback.as_ref());
+        let (Some(body), Some(callback)) = (&then.call, callback) else { return Outcome::Complete };
+        let client = match self.callback() {
+            Ok(client) => client,
+            Err(reason) => return Outcome::Failed(Failure::new(Kind::Callback, reason, Some(&then.event_id))),
+        };
+        match client.call(callback, &then.event_id, body.clone()).await {
+            Answer::Taken => {
+                self.deps.health.counters.callbacks.add(1);
+                Outcome::Complete
+            }
+            Answer::Refused(reason) => Outcome::DeadLetter(Failure::new(Kind::CallbackRefused, reason, Some(&then.event_id))),
+            Answer::Failed(reason) => Outcome::Failed(Failure::new(Kind::Callback, reason, Some(&then.event_id))),
+            Answer::Down(pause) => Outcome::Wait(pause),
+        }
+    }
+
+    fn wait(&self, work: &InHand, event_id: &str, why: &str) -> Outcome {
+        let pause = self.pause(work.waits);
+        tracing::warn!(event_id, why, "an event waits {pause:?}; it loses no attempt");
+        Outcome::Wait(pause)
+    }
+
+    fn pause(&self, waits: u32) -> Duration {
+        (Duration::from_millis(100) * 2u32.pow(waits.min(10))).min(LONGEST_WAIT)
+    }
+}

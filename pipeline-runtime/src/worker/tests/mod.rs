@@ -1,0 +1,1 @@
+//! The whole worker over brokers and stores that fail on request.

@@ -1,0 +1,159 @@
+//! What a message means: nothing to us, something broken, or an event with its change and what follows from it. No I/O.
+
+use super::failure::{Failure, Kind};
+use crate::broker::{Incoming, Outgoing};
+use crate::codec::{self, Decoded, Draft, SCHEMA_VERSION, attribute};
+use crate::contract::{Contract, Emission, EventContract, Message, Violation};
+use crate::store::Change;
+use bytes::Bytes;
+use crds::pipeline::Invalid;
+use crds::runtime_config::{RuntimeConfig, TopicConfig};
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+pub enum Meaning {
+    /// Complete as it is: no event of this pipeline, another tenant's, a seal.
+    Nothing(&'static str),
+    /// Complete, but worth a line in the log: the topic says that invalid messages are dropped.
+    Dropped(Failure),
+    /// A dead letter at once.
+    Broken(Failure),
+    /// Worth another try: the topic says so, since a fixed contract may be on its way.
+    Retry(Failure),
+    Event(Box<Event>),
+}
+
+pub struct Event {
+    pub change: Change,
+    /// None where nothing follows.
+    pub then: Option<Then>,
+}
+
+/// What follows from an event once its change is in the store. Ids derive from the event's, so that a repeat is a repeat there too.
+#[derive(Clone, Debug)]
+pub struct Then {
+    pub event_id: String,
+    pub messages: Vec<Outgoing>,
+    /// The body for the callback.
+    pub call: Option<Bytes>,
+}
+
+pub fn understand(config: &RuntimeConfig, contract: &Contract, message: &Incoming) -> Meaning {
+    if message.payload.is_none() && message.header(attribute::STAMP).is_some() {
+        return Meaning::Nothing("a seal");
+    }
+    let Some(topic) = config.topic(&message.at.partition.topic) else { return Meaning::Nothing("of a topic that is no longer configured") };
+    let decoded = match codec::decode(topic, message) {
+        Ok(decoded) => decoded,
+        Err(error) => return invalid(topic, Failure::new(Kind::Undecodable, error.0, None)),
+    };
+    if let Some(version) = unknown_version(&decoded) {
+        let reason = format!("schema version {version} is unknown to this runtime, which understands {SCHEMA_VERSION}: update the runtime, then replay");
+        return Meaning::Broken(Failure::new(Kind::SchemaVersion, reason, Some(&decoded.id)));
+    }
+    let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+    let view = Message { topic: &topic.name, key, decoded: &decoded };
+    match meaning(config, contract, message, &view) {
+        Ok(meaning) => meaning,
+        Err(violations) => {
+            let reasons: Vec<String> = violations.into_iter().map(|v| format!("{}: {}", v.field, v.message)).collect();
+            invalid(topic, Failure::new(Kind::Invalid, reasons.join("; "), Some(&decoded.id)))
+        }
+    }
+}
+
+fn invalid(topic: &TopicConfig, failure: Failure) -> Meaning {
+    match topic.invalid {
+        Invalid::DeadLetter => Meaning::Broken(failure),
+        Invalid::Retry => Meaning::Retry(failure),
+        Invalid::Drop => Meaning::Dropped(failure),
+    }
+}
+
+/// A message without a version is one of today's: other producers need not know of it.
+fn unknown_version(decoded: &Decoded) -> Option<String> {
+    match decoded.attributes.get(attribute::SCHEMA_VERSION)? {
+        Json::String(version) if version == SCHEMA_VERSION => None,
+        Json::String(version) => Some(version.clone()),
+        other => (other.to_string() != SCHEMA_VERSION).then(|| other.to_string()),
+    }
+}
+
+fn meaning(config: &RuntimeConfig, contract: &Contract, message: &Incoming, view: &Message<'_>) -> Result<Meaning, Vec<Violation>> {
+    let one = |violation| vec![violation];
+    let Some(event) = contract.recognise(view).map_err(one)? else {
+        return Ok(Meaning::Nothing("no event's `when` holds"));
+    };
+    let worker = config.worker.as_ref();
+    let tenants = worker.map_or(&[][..], |worker| &worker.tenants);
+    // An event that has no tenant is let through: whose order it changes decides, and the store compares.
+    if !tenants.is_empty() && event.tenant(view).map_err(one)?.is_some_and(|tenant| !tenants.contains(&tenant)) {
+        return Ok(Meaning::Nothing("another tenant's"));
+    }
+    let violations = event.violations(view);
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    let at = &message.at;
+    let source = format!("{}/{}/{}", at.partition.topic, at.partition.number, at.offset);
+    let change = event.change(view, source).map_err(one)?;
+    let mut messages = Vec::new();
+    for (index, emission) in event.emissions(view).map_err(one)?.into_iter().enumerate() {
+        messages.extend(emitted(config, contract, view, &change.event_id, index, emission).map_err(one)?);
+    }
+    let call = worker.and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
+    let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), messages, call });
+    Ok(Meaning::Event(Box::new(Event { change, then })))
+}
+
+/// The message that an emission becomes: the same bytes each time, whichever pod makes it.
+fn emitted(
+    config: &RuntimeConfig,
+    contract: &Contract,
+    source: &Message<'_>,
+    event_id: &str,
+    index: usize,
+    emission: Emission,
+) -> Result<Option<Outgoing>, Violation> {
+    let Some(topic) = config.topic(&emission.topic) else { return Ok(None) };
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_id}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
+    let carried = [attribute::REQUEST_ID, attribute::PRINCIPAL, "traceparent"];
+    let carried = carried.into_iter().filter_map(|name| {
+        let value = source.decoded.attributes.get(name)?.as_str()?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    let mut attributes: Vec<(String, String)> = carried.collect();
+    attributes.push((attribute::SCHEMA_VERSION.to_owned(), SCHEMA_VERSION.to_owned()));
+    let key = emitted_key(contract, source, &id, &emission)?;
+    let draft = Draft { event: emission.event_type, id, time: source.decoded.publish_time, key, attributes, data: emission.data };
+    Ok(Some(codec::encode(topic, &draft)))
+}
+
+/// Its key: what the document says of this type of event, else that of the event it follows from.
+fn emitted_key(contract: &Contract, source: &Message<'_>, id: &str, emission: &Emission) -> Result<String, Violation> {
+    let event = contract.event(&emission.event_type).filter(|event| event.config.topics.contains(&emission.topic));
+    match (event, serde_json::from_str(&emission.data)) {
+        (Some(event), Ok(data)) => {
+            let attributes = source.decoded.attributes.clone();
+            let decoded = Decoded { id: id.to_owned(), publish_time: source.decoded.publish_time, attributes, data };
+            event.key(&Message { topic: &emission.topic, key: source.key, decoded: &decoded })
+        }
+        _ => match source.key {
+            Some(key) => Ok(key.to_owned()),
+            None => contract.recognise(source)?.map_or_else(|| Ok(String::new()), |event| event.key(source)),
+        },
+    }
+}
+
+fn callback_body(event: &EventContract, view: &Message<'_>, change: &Change) -> Bytes {
+    let body = json!({
+        "id": change.event_id,
+        "type": event.config.name,
+        "orderId": change.order_id,
+        "topic": view.topic,
+        "time": view.decoded.publish_time,
+        "attributes": view.decoded.attributes,
+        "data": view.decoded.data,
+    });
+    Bytes::from(body.to_string())
+}
