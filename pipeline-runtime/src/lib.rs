@@ -11,3 +11,4 @@ pub mod publish;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+pub mod worker;

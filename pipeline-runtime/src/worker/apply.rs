@@ -93,7 +93,9 @@ impl Shared {
             let seen = self.breaker.healed();
             let error = match timeout(deadline, self.deps.store.apply(changes)).await {
                 Ok(Ok(applied)) if applied.len() == changes.len() => return Part::Applied(applied),
-                Ok(Ok(applied)) => StoreError::Refused(format!("{} answers for {} changes: a mistake of the store", applied.len(), changes.len())),
+                Ok(Ok(applied)) => {
+                    StoreError::Refused(format!("{} answers for {} changes: a mistake of the store", applied.len(), changes.len()))
+                }
                 Ok(Err(error)) => error,
                 Err(_) => StoreError::Transient(format!("no answer within {deadline:?}")),
             };
@@ -127,7 +129,10 @@ impl Shared {
             match timeout(PROBE_DEADLINE, self.probe()).await {
                 Ok(Ok(())) => break,
                 answer => {
-                    let reason = answer.map_or_else(|_| format!("no answer within {PROBE_DEADLINE:?}"), |e| e.err().map_or_else(String::new, |e| e.to_string()));
+                    let reason = answer.map_or_else(
+                        |_| format!("no answer within {PROBE_DEADLINE:?}"),
+                        |e| e.err().map_or_else(String::new, |e| e.to_string()),
+                    );
                     if open.is_none() {
                         tracing::error!(first = %error, reason, "the store takes nothing: work waits for it, no event loses an attempt");
                         open = Some(tokio::time::Instant::now());

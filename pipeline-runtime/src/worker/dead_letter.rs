@@ -61,7 +61,8 @@ pub fn letter(topic: &str, message: &Incoming, failure: &Failure, attempts: u32,
     if let Some(id) = &failure.event_id {
         note(header::EVENT_ID, id.clone().into());
     }
-    let mut letter = Outgoing { topic: topic.into(), target: Target::Key, key: message.key.clone(), headers, payload: message.payload.clone() };
+    let mut letter =
+        Outgoing { topic: topic.into(), target: Target::Key, key: message.key.clone(), headers, payload: message.payload.clone() };
     if let Some(most) = most {
         cut(&mut letter, most);
     }
@@ -125,7 +126,16 @@ impl Shared {
         let (topic, number, event_id, reason) = (&*partition.topic, partition.number, failure.event_id.as_deref(), &*failure.reason);
         self.deps.health.counters.failed(failure.kind);
         let Some(to) = config.topic(topic).and_then(|topic| topic.dead_letter.clone()) else {
-            tracing::error!(topic, partition = number, offset, event_id, error_type = failure.kind.name(), attempts, reason, "event dropped: its topic has no dead-letter topic");
+            tracing::error!(
+                topic,
+                partition = number,
+                offset,
+                event_id,
+                error_type = failure.kind.name(),
+                attempts,
+                reason,
+                "event dropped: its topic has no dead-letter topic"
+            );
             return true;
         };
         let most = self.letter_limit(&to).await;
@@ -133,7 +143,17 @@ impl Shared {
         let buried = self.publish_until_acked(letter, || self.desk().wanted(work)).await;
         if buried {
             self.deps.health.counters.dead_letters.add(1);
-            tracing::warn!(topic, partition = number, offset, event_id, error_type = failure.kind.name(), attempts, reason, dead_letter_topic = to, "event became a dead letter");
+            tracing::warn!(
+                topic,
+                partition = number,
+                offset,
+                event_id,
+                error_type = failure.kind.name(),
+                attempts,
+                reason,
+                dead_letter_topic = to,
+                "event became a dead letter"
+            );
         }
         buried
     }
@@ -145,13 +165,24 @@ impl Shared {
         let to = config.topic(from).and_then(|topic| topic.dead_letter.clone());
         self.deps.health.counters.failed(failure.kind);
         let Some(to) = to else {
-            tracing::error!(source = change.source, event_id = change.event_id, order_id = change.order_id, "update dropped: its order never came, and its topic has no dead-letter topic");
+            tracing::error!(
+                source = change.source,
+                event_id = change.event_id,
+                order_id = change.order_id,
+                "update dropped: its order never came, and its topic has no dead-letter topic"
+            );
             return true;
         };
         let buried = self.publish_until_acked(expired(&to, change, failure, Utc::now()), || true).await;
         if buried {
             self.deps.health.counters.dead_letters.add(1);
-            tracing::warn!(source = change.source, event_id = change.event_id, order_id = change.order_id, dead_letter_topic = to, "an update whose order never came became a dead letter");
+            tracing::warn!(
+                source = change.source,
+                event_id = change.event_id,
+                order_id = change.order_id,
+                dead_letter_topic = to,
+                "an update whose order never came became a dead letter"
+            );
         }
         buried
     }
@@ -174,7 +205,9 @@ impl Shared {
                     tracing::info!(%topic, %error, "a dead letter is left to whoever reads this event next");
                     return false;
                 }
-                Err(error) => tracing::error!(%topic, %error, "a dead letter cannot be written; trying again in {backoff:?}, its event waits"),
+                Err(error) => {
+                    tracing::error!(%topic, %error, "a dead letter cannot be written; trying again in {backoff:?}, its event waits")
+                }
             }
             if !self.sleep(backoff).await {
                 return false;
@@ -237,7 +270,8 @@ mod tests {
     fn a_letter_too_large_for_its_topic_is_cut_and_says_so() {
         let body: &'static [u8] = vec![b'x'; 10_000].leak();
         let letter = letter("orders-dlq", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
-        let size: usize = letter.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>() + letter.payload.as_ref().unwrap().len();
+        let size: usize =
+            letter.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>() + letter.payload.as_ref().unwrap().len();
         assert!((2000..4096).contains(&size), "{size}");
         assert_eq!(value(&letter, header::CUT_FROM), ["10000"]);
     }

@@ -85,7 +85,11 @@ impl Desk {
             let attempts = match attempts {
                 Some(attempts) => attempts,
                 None => {
-                    tracing::warn!(?partition, offset, "an offset came again: the topic was made anew or its position set back; it is read from there");
+                    tracing::warn!(
+                        ?partition,
+                        offset,
+                        "an offset came again: the topic was made anew or its position set back; it is read from there"
+                    );
                     let partition = partition.clone();
                     self.assign(partition.clone(), None);
                     self.reading.get_mut(&partition).and_then(|r| r.tracker.read(*offset)).unwrap_or(0)
@@ -100,7 +104,7 @@ impl Desk {
             self.bytes += size;
             news[lane] = true;
             let assignment = reading.assignment;
-            self.lanes[lane].push(InHand { message, assignment, lane, key, attempts, waits: 0, read_at: now, size });
+            self.lanes[lane].push(InHand { message, assignment, key, attempts, waits: 0, read_at: now, size });
         }
         news
     }
@@ -244,9 +248,7 @@ impl Desk {
     fn purge(&mut self) {
         let mut dropped = Vec::new();
         let reading = &self.reading;
-        let gone = |work: &InHand| {
-            reading.get(&work.message.at.partition).is_none_or(|r| r.leaving || r.assignment != work.assignment)
-        };
+        let gone = |work: &InHand| reading.get(&work.message.at.partition).is_none_or(|r| r.leaving || r.assignment != work.assignment);
         for lane in &mut self.lanes {
             lane.purge(gone, |work| dropped.push(work));
         }

@@ -90,7 +90,14 @@ async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
             }
             Meaning::Dropped(failure) => {
                 let at = &work.message.at;
-                tracing::warn!(topic = &*at.partition.topic, partition = at.partition.number, offset = at.offset, event_id = failure.event_id, reason = failure.reason, "invalid message dropped, as its topic says");
+                tracing::warn!(
+                    topic = &*at.partition.topic,
+                    partition = at.partition.number,
+                    offset = at.offset,
+                    event_id = failure.event_id,
+                    reason = failure.reason,
+                    "invalid message dropped, as its topic says"
+                );
                 shared.deps.health.counters.failed(failure.kind);
                 Fate::Complete
             }

@@ -36,11 +36,24 @@ pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
             counters.backlog.set(backlog(&shared).await.unwrap_or(messages as u64));
         }
         if round % REPORT_EVERY == REPORT_EVERY - 1 {
-            let now = [counters.processed.get() + counters.repeats.get(), counters.failed.get(), counters.retries.get(), counters.dead_letters.get()];
+            let now = [
+                counters.processed.get() + counters.repeats.get(),
+                counters.failed.get(),
+                counters.retries.get(),
+                counters.dead_letters.get(),
+            ];
             if now != before {
                 let [processed, failed, retries, dead_letters] = std::array::from_fn(|i| now[i] - before[i]);
                 let seconds = (ASK_EVERY * REPORT_EVERY).as_secs();
-                tracing::info!(processed, failed, retries, dead_letters, in_hand = messages, backlog = counters.backlog.get(), "in the last {seconds} s");
+                tracing::info!(
+                    processed,
+                    failed,
+                    retries,
+                    dead_letters,
+                    in_hand = messages,
+                    backlog = counters.backlog.get(),
+                    "in the last {seconds} s"
+                );
                 before = now;
             }
         }
@@ -74,7 +87,13 @@ pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
         let filtered = config.worker.as_ref().is_some_and(|worker| !worker.tenants.is_empty());
         match shared.deps.store.tidy(keep).await {
             // With a tenant filter it may well be an update of an order that was passed over.
-            Ok(expired) if filtered => expired.iter().for_each(|change| tracing::info!(event_id = change.event_id, order_id = change.order_id, "an update without a tenant expired: its order is not one of ours")),
+            Ok(expired) if filtered => expired.iter().for_each(|change| {
+                tracing::info!(
+                    event_id = change.event_id,
+                    order_id = change.order_id,
+                    "an update without a tenant expired: its order is not one of ours"
+                )
+            }),
             Ok(expired) => {
                 for change in expired {
                     let reason = format!("order {} did not come within {} s", change.order_id, keep.as_secs());

@@ -104,8 +104,14 @@ impl Shared {
         self.deps.health.counters.retries.add(1);
         let at = &work.message.at;
         tracing::info!(
-            topic = &*at.partition.topic, partition = at.partition.number, offset = at.offset, event_id = failure.event_id,
-            error_type = failure.kind.name(), attempt = work.attempts, of = policy.attempts, reason = failure.reason,
+            topic = &*at.partition.topic,
+            partition = at.partition.number,
+            offset = at.offset,
+            event_id = failure.event_id,
+            error_type = failure.kind.name(),
+            attempt = work.attempts,
+            of = policy.attempts,
+            reason = failure.reason,
             "attempt failed, the next one in {delay:?}"
         );
         Outcome::Wait(delay)

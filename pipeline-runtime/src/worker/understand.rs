@@ -48,7 +48,9 @@ pub fn understand(config: &RuntimeConfig, contract: &Contract, message: &Incomin
         Err(error) => return invalid(topic, Failure::new(Kind::Undecodable, error.0, None)),
     };
     if let Some(version) = unknown_version(&decoded) {
-        let reason = format!("schema version {version} is unknown to this runtime, which understands {SCHEMA_VERSION}: update the runtime, then replay");
+        let reason = format!(
+            "schema version {version} is unknown to this runtime, which understands {SCHEMA_VERSION}: update the runtime, then replay"
+        );
         return Meaning::Broken(Failure::new(Kind::SchemaVersion, reason, Some(&decoded.id)));
     }
     let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
@@ -116,7 +118,8 @@ fn emitted(
     emission: Emission,
 ) -> Result<Option<Outgoing>, Violation> {
     let Some(topic) = config.topic(&emission.topic) else { return Ok(None) };
-    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_id}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
+    let id =
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_id}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
     let carried = [attribute::REQUEST_ID, attribute::PRINCIPAL, "traceparent"];
     let carried = carried.into_iter().filter_map(|name| {
         let value = source.decoded.attributes.get(name)?.as_str()?;

@@ -1,9 +1,9 @@
 //! A read-only view of the orders for a pipeline without a database: every event, from the start of its topic, into the
 //! process's own bounded store. Nothing is committed, emitted, called back or buried: the workers do that.
 
+use super::health::WorkerHealth;
 use super::understand::{Meaning, understand};
 use super::{PREFETCH_BYTES, WorkerError, connect, topics};
-use super::health::WorkerHealth;
 use crate::broker::{Broker, ConsumerMode, ConsumerOptions, Happening, Incoming};
 use crate::contract::Contract;
 use crate::store::{Change, Store, StoreError};
@@ -30,8 +30,13 @@ pub async fn view(deps: ViewDeps, shutdown: impl Future<Output = ()> + Send) -> 
     if topics.is_empty() {
         return Err(WorkerError::NothingToRead);
     }
-    let options =
-        ConsumerOptions { topics, mode: ConsumerMode::All, batch_size: 500, poll_interval: Duration::from_millis(500), prefetch_bytes: PREFETCH_BYTES };
+    let options = ConsumerOptions {
+        topics,
+        mode: ConsumerMode::All,
+        batch_size: 500,
+        poll_interval: Duration::from_millis(500),
+        prefetch_bytes: PREFETCH_BYTES,
+    };
     tokio::pin!(shutdown);
     let read = async {
         let consumer = connect(&*deps.broker, &options, &WorkerHealth::default()).await;
