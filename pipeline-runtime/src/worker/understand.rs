@@ -96,9 +96,7 @@ fn meaning(config: &RuntimeConfig, contract: &Contract, message: &Incoming, view
     if !violations.is_empty() {
         return Err(violations);
     }
-    let at = &message.at;
-    let source = format!("{}/{}/{}", at.partition.topic, at.partition.number, at.offset);
-    let change = event.change(view, source).map_err(one)?;
+    let change = event.change(view, codec::place(&message.at)).map_err(one)?;
     let mut messages = Vec::new();
     for (index, emission) in event.emissions(view).map_err(one)?.into_iter().enumerate() {
         messages.extend(emitted(config, contract, view, &change.event_id, index, emission).map_err(one)?);
@@ -125,21 +123,20 @@ fn emitted(
         let value = source.decoded.attributes.get(name)?.as_str()?;
         Some((name.to_owned(), value.to_owned()))
     });
-    let mut attributes: Vec<(String, String)> = carried.collect();
-    attributes.push((attribute::SCHEMA_VERSION.to_owned(), SCHEMA_VERSION.to_owned()));
-    let key = emitted_key(contract, source, &id, &emission)?;
-    let draft = Draft { event: emission.event_type, id, time: source.decoded.publish_time, key, attributes, data: emission.data };
+    let Emission { event_type: event, data, .. } = emission;
+    let time = source.decoded.publish_time;
+    let mut draft = Draft { event, id, time, key: String::new(), attributes: carried.collect(), data: data.into() };
+    draft.key = emitted_key(contract, source, topic, &draft)?;
     Ok(Some(codec::encode(topic, &draft)))
 }
 
 /// Its key: what the document says of this type of event, else that of the event it follows from.
-fn emitted_key(contract: &Contract, source: &Message<'_>, id: &str, emission: &Emission) -> Result<String, Violation> {
-    let event = contract.event(&emission.event_type).filter(|event| event.config.topics.contains(&emission.topic));
-    match (event, serde_json::from_str(&emission.data)) {
+fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft) -> Result<String, Violation> {
+    let event = contract.event(&draft.event).filter(|event| event.config.topics.contains(&topic.name));
+    match (event, serde_json::from_slice(&draft.data)) {
         (Some(event), Ok(data)) => {
-            let attributes = source.decoded.attributes.clone();
-            let decoded = Decoded { id: id.to_owned(), publish_time: source.decoded.publish_time, attributes, data };
-            event.key(&Message { topic: &emission.topic, key: source.key, decoded: &decoded })
+            let decoded = Decoded::of(topic, draft, data);
+            event.key(&Message { topic: &topic.name, key: source.key, decoded: &decoded })
         }
         _ => match source.key {
             Some(key) => Ok(key.to_owned()),

@@ -1,1 +1,1 @@
-//! The whole worker over brokers and stores that fail on request.
+//! The whole worker over a broker and a store that fail on request.
