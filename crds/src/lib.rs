@@ -12,4 +12,4 @@ pub mod runtime_config;
 pub mod schema;
 
 pub use mistake::Mistake;
-pub use pipeline::{OrderPipeline, OrderPipelineSpec, resolve};
+pub use pipeline::{OrderPipeline, OrderPipelineSpec, check, resolve};

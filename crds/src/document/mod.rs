@@ -1,6 +1,9 @@
 //! From text to a pipeline: YAML as the API server reads it, then every mistake of the document at once.
 //! Whoever starts from a file uses `read`; whoever has the object already (the operator) uses `accept`.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod examples;
 pub(crate) mod nearest;
 mod structure;
 pub(crate) mod wording;

@@ -5,6 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Names under which an order shows its own columns. `set` writes these there; any other name is a field beside them.
+pub const FIELDS_OF_EVERY_ORDER: [&str; 6] = ["tenantId", "customerId", "items", "totalAmount", "status", "createdAt"];
+/// These the store keeps: no event sets them.
+pub const FIELDS_OF_THE_STORE: [&str; 2] = ["orderId", "updatedAt"];
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Event {

@@ -20,6 +20,7 @@ pub mod workload;
 
 pub use api::*;
 pub use backend::*;
+pub use check::check;
 pub(crate) use check::check_meaning;
 pub use event::*;
 pub use generator::*;

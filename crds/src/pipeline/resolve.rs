@@ -160,7 +160,7 @@ fn order_expressions(order: Option<&OrderFields>) -> OrderExpressions {
 }
 
 /// The topics of the document, then the dead-letter topics that it does not declare itself.
-fn topics(spec: &OrderPipelineSpec) -> Vec<TopicConfig> {
+pub(super) fn topics(spec: &OrderPipelineSpec) -> Vec<TopicConfig> {
     let mut topics: Vec<TopicConfig> = spec.topics.iter().map(|topic| topic_config(spec, topic)).collect();
     let declared = topics.len();
     for source in 0..declared {

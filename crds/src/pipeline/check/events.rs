@@ -1,0 +1,146 @@
+use super::expressions::Expressions;
+use super::{Found, lookalikes, no_such};
+use crate::mistake::{at, below};
+use crate::pipeline::*;
+use crate::runtime_config::EventConfig;
+use std::collections::BTreeMap;
+
+/// Fields of orders are keys of JSON objects and parts of paths.
+const LONGEST_FIELD: usize = 63;
+
+pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
+    let configs: Vec<EventConfig> = spec.events.iter().enumerate().map(|(index, event)| spec.event_config(index, event)).collect();
+    for (index, (event, config)) in spec.events.iter().zip(&configs).enumerate() {
+        let place = at("spec.events", index);
+        topics(spec, &place, event, config, found);
+        never_taken(&place, config, &configs[..index], found);
+        fields(&place, event, config, found);
+        Expressions::new(&place, event, config).check(found);
+        for (emit, place) in event.emit.iter().zip((0..).map(|n| at(&below(&place, "emit"), n))) {
+            if spec.topic(&emit.topic).is_none() {
+                let message = no_such("topic", &emit.topic, "spec.topics", spec.topics.iter().map(|t| t.name.as_str()));
+                found.add(below(&place, "topic"), message);
+            }
+        }
+        emits_itself(&place, config, &configs, found);
+    }
+    set_and_append(spec, found);
+    for (index, first) in lookalikes(spec.events.iter().map(|e| e.name.as_str()), str::to_ascii_lowercase) {
+        found.add(format!("spec.events[{index}].name"), format!("differs from {first} only in case"));
+    }
+}
+
+fn topics(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &EventConfig, found: &mut Found) {
+    let place = below(place, "topics");
+    for (index, topic) in event.topics.iter().enumerate() {
+        if spec.topic(topic).is_none() {
+            let message = no_such("topic", topic, "spec.topics", spec.topics.iter().map(|t| t.name.as_str()));
+            found.add(at(&place, index), message);
+        } else if event.topics[..index].contains(topic) {
+            found.add(at(&place, index), format!("{topic} stands here twice"));
+        }
+    }
+    if config.topics.is_empty() {
+        let names: Vec<&str> = spec.topics.iter().map(|t| t.name.as_str()).collect();
+        found
+            .add(place, format!("is required where there is more than one topic: name those of {} that it is read from", names.join(", ")));
+    }
+}
+
+/// The first event whose `when` holds is taken: one behind an equal `when`, or behind `true`, never is.
+fn never_taken(place: &str, config: &EventConfig, before: &[EventConfig], found: &mut Found) {
+    let Some(when) = config.when.as_deref().map(squeezed) else { return };
+    let place = below(place, "when");
+    if when == "false" {
+        found.add(place, "never holds: remove the event, or say which messages it is");
+        return;
+    }
+    let hides = |earlier: &&EventConfig, topic: &String| {
+        let earlier_when = earlier.when.as_deref().map(squeezed);
+        earlier.topics.contains(topic) && earlier_when.is_some_and(|w| w == when || w == "true")
+    };
+    let hiding = |topic: &String| before.iter().find(|earlier| hides(earlier, topic));
+    if !config.topics.is_empty()
+        && let Some(first) = config.topics.first().and_then(hiding)
+        && config.topics.iter().all(|topic| hiding(topic).is_some())
+    {
+        found.add(place, format!("is never reached: {} stands before it, and takes every message that this event could be", first.name));
+    }
+}
+
+fn squeezed(expression: &str) -> String {
+    expression.split_whitespace().collect::<Vec<_>>().join(" ").replace('"', "'")
+}
+
+fn fields(place: &str, event: &Event, config: &EventConfig, found: &mut Found) {
+    for (list, names) in [("set", event.set.keys()), ("append", event.append.keys())] {
+        for name in names {
+            let place = below(&below(place, list), name);
+            let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                && name.len() <= LONGEST_FIELD;
+            if !plain {
+                found.add(place, format!("the name of a field holds letters, digits and underscores, at most {LONGEST_FIELD}"));
+            } else if FIELDS_OF_THE_STORE.contains(&name.as_str()) {
+                found.add(place, format!("{name} is kept by the store and cannot be changed by an event"));
+            } else if list == "append" && FIELDS_OF_EVERY_ORDER.contains(&name.as_str()) {
+                found.add(place, format!("{name} is a field of every order and no list: append to another name"));
+            }
+        }
+    }
+    if config.effect == Effect::None && !(event.set.is_empty() && event.append.is_empty()) {
+        found.add(below(place, "effect"), "is None, so that nothing is set or appended: remove set and append, or choose another effect");
+    }
+    for (index, rule) in event.rules.iter().enumerate() {
+        if let Some(field) = rule.field.as_ref().filter(|field| !is_path(field)) {
+            let place = below(&at(&below(place, "rules"), index), "field");
+            found.add(place, format!("must be the path of a field such as data.items, but is {:?}", field.as_str()));
+        }
+    }
+}
+
+fn is_path(text: &str) -> bool {
+    let first = text.split(['.', '[']).next().unwrap_or_default();
+    matches!(first, "data" | "attributes" | "key" | "id") && !text.contains(char::is_whitespace)
+}
+
+/// One name cannot be a value for one event and a list for another.
+fn set_and_append(spec: &OrderPipelineSpec, found: &mut Found) {
+    let mut set: BTreeMap<&str, &Name> = BTreeMap::new();
+    for event in &spec.events {
+        set.extend(event.set.keys().map(|field| (field.as_str(), &event.name)));
+    }
+    for (index, event) in spec.events.iter().enumerate() {
+        for field in event.append.keys() {
+            if let Some(setter) = set.get(field.as_str()) {
+                let place = below(&below(&at("spec.events", index), "append"), field);
+                found.add(place, format!("{field} cannot be a list here: {setter} sets it to a value"));
+            }
+        }
+    }
+}
+
+/// An event that emits itself, directly or over others, would never come to rest. Only what is certain: events told by their type.
+fn emits_itself(place: &str, config: &EventConfig, all: &[EventConfig], found: &mut Found) {
+    let follows = |event: &EventConfig| -> Vec<usize> {
+        let taken = |emit: &Emit, other: &EventConfig| {
+            other.when.is_none() && other.name == emit.event_type && other.topics.iter().any(|topic| emit.topic == *topic.as_str())
+        };
+        (0..all.len()).filter(|&index| event.emit.iter().any(|emit| taken(emit, &all[index]))).collect()
+    };
+    for (index, emit) in config.emit.iter().enumerate() {
+        let first = EventConfig { emit: vec![emit.clone()], ..config.clone() };
+        let (mut waiting, mut seen) = (follows(&first), Vec::new());
+        while let Some(next) = waiting.pop() {
+            if all[next].name == config.name {
+                let message = format!("{} would be emitted again by what it emits, for ever", config.name);
+                found.add(at(&below(place, "emit"), index), message);
+                break;
+            }
+            if !seen.contains(&next) {
+                seen.push(next);
+                waiting.extend(follows(&all[next]));
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The schema, the expressions and the example of one event: whether they compile, and whether they agree.
+
+use super::Found;
+use crate::expression::{self, Compiled, EvaluationError, Input, Scope};
+use crate::mistake::{at, below};
+use crate::pipeline::*;
+use crate::runtime_config::EventConfig;
+use crate::schema::Schema;
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value as Json, json};
+
+pub(super) struct Expressions<'a> {
+    place: &'a str,
+    event: &'a Event,
+    config: &'a EventConfig,
+    scope: Scope,
+}
+
+/// What an expression must give on the example.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Bool,
+    Text,
+    Anything,
+    /// These may be missing in an event: the field then stays as it is.
+    MaybeText,
+    MaybeTime,
+    MaybeAmount,
+    MaybeAnything,
+}
+
+struct Use<'a> {
+    place: String,
+    text: &'a str,
+    wanted: Wanted,
+    /// Whether the author wrote it.
+    written: bool,
+}
+
+impl<'a> Expressions<'a> {
+    pub fn new(place: &'a str, event: &'a Event, config: &'a EventConfig) -> Self {
+        Expressions { place, event, config, scope: Scope::new(config.schema.as_ref()) }
+    }
+
+    pub fn check(&self, found: &mut Found) {
+        let schema = self.config.schema.as_ref().and_then(|schema| match Schema::compile(schema) {
+            Ok(schema) => Some(schema),
+            Err(message) => {
+                found.add(below(self.place, "schema"), format!("is no JSON Schema that can be used: {message}"));
+                None
+            }
+        });
+        let mut compiled = Vec::new();
+        for used in self.uses() {
+            match expression::compile(used.text, &self.scope) {
+                Ok(expression) => compiled.push((used, expression)),
+                // The same mistake may stand in a default that was taken over from another field.
+                Err(error) if used.written => found.add(used.place, error.to_string()),
+                Err(_) => {}
+            }
+        }
+        let Some(example) = &self.event.example else { return };
+        let faults = schema.map(|schema| schema.faults(&example.0)).unwrap_or_default();
+        for fault in &faults {
+            found.add(below(self.place, "example"), format!("breaks the event's own schema: {}: {}", fault.path, fault.message));
+        }
+        if faults.is_empty() {
+            self.run(&compiled, &example.0, found);
+        }
+    }
+
+    fn uses(&self) -> Vec<Use<'a>> {
+        let (event, config) = (self.event, self.config);
+        let fields = event.order.as_ref();
+        let mut uses = Vec::new();
+        let mut one = |path: String, text: Option<&'a String>, written: bool, wanted: Wanted| {
+            uses.extend(text.map(|text| Use { place: format!("{}.{path}", self.place), text, wanted, written }));
+        };
+        one("when".into(), config.when.as_ref(), true, Wanted::Bool);
+        one("key".into(), Some(&config.key), event.key.is_some(), Wanted::Text);
+        one("id".into(), config.id.as_ref(), true, Wanted::Text);
+        one("at".into(), config.at.as_ref(), true, Wanted::MaybeTime);
+        let order = &config.order;
+        let id = if config.effect == Effect::None { Wanted::MaybeText } else { Wanted::Text };
+        one("order.id".into(), Some(&order.id), fields.is_some_and(|f| f.id.is_some()), id);
+        for (name, text, written, wanted) in [
+            ("tenant", &order.tenant, fields.is_some_and(|f| f.tenant.is_some()), Wanted::MaybeText),
+            ("customer", &order.customer, fields.is_some_and(|f| f.customer.is_some()), Wanted::MaybeText),
+            ("items", &order.items, fields.is_some_and(|f| f.items.is_some()), Wanted::MaybeAnything),
+            ("total", &order.total, fields.is_some_and(|f| f.total.is_some()), Wanted::MaybeAmount),
+            ("status", &order.status, fields.is_some_and(|f| f.status.is_some()), Wanted::MaybeText),
+            ("createdAt", &order.created_at, true, Wanted::MaybeTime),
+        ] {
+            one(format!("order.{name}"), text.as_ref(), written, wanted);
+        }
+        for (index, rule) in event.rules.iter().enumerate() {
+            one(below(&at("rules", index), "rule"), Some(&rule.rule.0), true, Wanted::Bool);
+        }
+        for (field, text) in &config.set {
+            one(below("set", field), Some(text), true, of_field(field));
+        }
+        for (field, text) in &config.append {
+            one(below("append", field), Some(text), true, Wanted::MaybeAnything);
+        }
+        for (index, emit) in event.emit.iter().enumerate() {
+            one(below(&at("emit", index), "data"), emit.data.as_ref().map(|data| &data.0), true, Wanted::Anything);
+        }
+        uses
+    }
+
+    fn run(&self, compiled: &[(Use<'_>, Compiled)], example: &Json, found: &mut Found) {
+        let attributes = self.attributes();
+        let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
+        let mut input = Input { topic, key: None, id: "example", publish_time: when(), attributes: &attributes, data: example };
+        let key = compiled.iter().find(|(used, _)| used.place == below(self.place, "key")).and_then(|(_, key)| key.string(&input).ok());
+        input.key = Some(key.as_deref().unwrap_or("example"));
+        for (used, expression) in compiled {
+            if let Some(message) = self.on_example(used, expression, &input) {
+                let by_default = if used.written { String::new() } else { format!("is {} by default, but ", used.text) };
+                found.add(used.place.clone(), format!("{by_default}{message}"));
+            }
+        }
+    }
+
+    /// What readers see of an example that this pipeline has published. What other attributes there are, an example does not say.
+    fn attributes(&self) -> Map<String, Json> {
+        let attributes = json!({"id": "example", "type": self.config.name, "time": "2025-01-31T12:00:00Z", "schemaVersion": "1"});
+        attributes.as_object().cloned().unwrap_or_default()
+    }
+
+    fn on_example(&self, used: &Use<'_>, expression: &Compiled, input: &Input<'_>) -> Option<String> {
+        let asks_attributes = used.text.contains("attributes");
+        let result = match used.wanted {
+            Wanted::Bool => match expression.bool(input) {
+                Ok(true) => return None,
+                // The attributes of a real message are not those of the example.
+                Ok(false) if asks_attributes => return None,
+                Ok(false) => return Some("does not hold on the event's own example".into()),
+                Err(error) => error,
+            },
+            Wanted::Text => expression.string(input).err()?,
+            Wanted::MaybeTime => expression.time(input).err()?,
+            Wanted::Anything | Wanted::MaybeAnything => expression.json(input).err()?,
+            Wanted::MaybeText | Wanted::MaybeAmount => match expression.json(input) {
+                Ok(value) => return not_a(used.wanted, &value),
+                Err(error) => error,
+            },
+        };
+        let optional = !matches!(used.wanted, Wanted::Bool | Wanted::Text | Wanted::Anything);
+        match result {
+            EvaluationError::Missing { .. } if optional || asks_attributes => None,
+            EvaluationError::Missing { path } => Some(format!("{path} is missing in the event's own example")),
+            EvaluationError::Failed(_) if optional && is_null(expression, input) => None,
+            EvaluationError::Failed(message) => Some(format!("does not run on the event's own example: {message}")),
+        }
+    }
+}
+
+/// A null says the same as a field that is missing.
+fn is_null(expression: &Compiled, input: &Input<'_>) -> bool {
+    expression.json(input).is_ok_and(|value| value.is_null())
+}
+
+/// What `set` may write to the fields that every order has.
+fn of_field(field: &str) -> Wanted {
+    match field {
+        "tenantId" | "customerId" | "status" => Wanted::MaybeText,
+        "totalAmount" => Wanted::MaybeAmount,
+        "createdAt" => Wanted::MaybeTime,
+        _ => Wanted::MaybeAnything,
+    }
+}
+
+fn not_a(wanted: Wanted, value: &Json) -> Option<String> {
+    let (good, must) = match wanted {
+        Wanted::MaybeAmount => {
+            (value.is_number() || value.as_str().is_some_and(|text| text.parse::<f64>().is_ok_and(f64::is_finite)), "a number")
+        }
+        _ => (value.is_string() || value.is_i64() || value.is_u64(), "a text"),
+    };
+    (!good && !value.is_null()).then(|| format!("must give {must}, but gives {value} on the event's own example"))
+}
+
+/// The time at which the example is taken to be published. Nothing here reads a clock.
+fn when() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_738_324_800, 0).unwrap_or_default()
+}

@@ -1,0 +1,134 @@
+use super::{Found, no_such};
+use crate::mistake::below;
+use crate::pipeline::*;
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Labels that select pods, or say whose they are.
+const OWN_LABELS: [&str; 2] = ["app.kubernetes.io/", "orderpipeline.dev/"];
+
+pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
+    if let Some(api) = &spec.api {
+        self::api(spec, api, found);
+        scaling("spec.api.scaling", api.scaling.as_ref(), found);
+        template("spec.api.template", api.template.as_ref(), found);
+    }
+    if let Some(worker) = &spec.worker {
+        self::worker(worker, found);
+        scaling("spec.worker.scaling", worker.scaling.as_ref(), found);
+        template("spec.worker.template", worker.template.as_ref(), found);
+    }
+    if let Some(generator) = &spec.generator {
+        event_that_creates(spec, "spec.generator", "spec.generator.publishes", spec.generator_publishes(), found);
+        template("spec.generator.template", generator.template.as_ref(), found);
+    }
+}
+
+fn api(spec: &OrderPipelineSpec, api: &Api, found: &mut Found) {
+    let dialect = if api.cart.is_some() { "spec.api.cart" } else { "spec.api.orders" };
+    let (creates, updates) = (spec.api_creates(), spec.api_updates());
+    event_that_creates(spec, "spec.api", &below(dialect, "creates"), creates.clone(), found);
+    if let Some(updates) = &updates {
+        let place = below(dialect, "updates");
+        match effect(spec, updates) {
+            None => found.add(place, no_such("event", updates, "spec.events", spec.events.iter().map(|e| e.name.as_str()))),
+            Some(Effect::Update | Effect::Upsert) => {}
+            Some(other) => found.add(place, format!("{updates} must be an event with the effect Update or Upsert, but has {other:?}")),
+        }
+        if creates.as_ref() == Some(updates) {
+            found.add(below(dialect, "updates"), format!("{updates} cannot be what creates an order and what changes one"));
+        }
+    }
+    if api.idempotency == Idempotency::Strict && spec.store.as_ref().is_none_or(|store| store.postgres.is_none()) {
+        let message = "Strict needs a store that all pods share: set spec.store.postgres, or leave idempotency at Derived";
+        found.add("spec.api.idempotency", message);
+    }
+    found.duration("spec.api.publishDeadline", &api.publish_deadline, MINUTE);
+}
+
+/// `place` is where the event is named; `without` is where to say that there is none.
+fn event_that_creates(spec: &OrderPipelineSpec, without: &str, place: &str, event: Option<String>, found: &mut Found) {
+    let Some(event) = event else {
+        found.add(without, "needs an event with the effect Create in spec.events: that is what it writes");
+        return;
+    };
+    match effect(spec, &event) {
+        None => found.add(place, no_such("event", &event, "spec.events", spec.events.iter().map(|e| e.name.as_str()))),
+        Some(Effect::Create | Effect::Upsert) => {}
+        Some(other) => found.add(place, format!("{event} must be an event with the effect Create or Upsert, but has {other:?}")),
+    }
+}
+
+fn effect(spec: &OrderPipelineSpec, name: &str) -> Option<Effect> {
+    let index = spec.events.iter().position(|event| event.name == *name)?;
+    Some(spec.effect_of(index, &spec.events[index]))
+}
+
+fn worker(worker: &Worker, found: &mut Found) {
+    found.duration("spec.worker.batch.pollInterval", &worker.batch.poll_interval, MINUTE);
+    found.duration("spec.worker.deadline", &worker.deadline, HOUR);
+    let retry = &worker.retry;
+    found.duration("spec.worker.retry.base", &retry.base, HOUR);
+    found.duration("spec.worker.retry.max", &retry.max, 24 * HOUR);
+    if let (Some(base), Some(max)) = (retry.base.parse(), retry.max.parse())
+        && base > max
+        && !max.is_zero()
+    {
+        found.add("spec.worker.retry.base", format!("is {}, longer than max, which is {}", retry.base, retry.max));
+    }
+    if let Some(callback) = &worker.callback {
+        found.duration("spec.worker.callback.timeout", &callback.timeout, HOUR);
+        if let (Some(timeout), Some(deadline)) = (callback.timeout.parse(), worker.deadline.parse())
+            && timeout > deadline
+            && !deadline.is_zero()
+        {
+            let message =
+                format!("is {}, longer than the {} that spec.worker.deadline gives the whole event", callback.timeout, worker.deadline);
+            found.add("spec.worker.callback.timeout", message);
+        }
+    }
+}
+
+fn scaling(place: &str, scaling: Option<&Scaling>, found: &mut Found) {
+    if let Some(scaling) = scaling.filter(|scaling| scaling.min > scaling.max) {
+        found.add(below(place, "min"), format!("is {}, more than max, which is {}", scaling.min, scaling.max));
+    }
+}
+
+fn template(place: &str, template: Option<&PodTemplate>, found: &mut Found) {
+    let Some(template) = template else { return };
+    for (list, entries) in [("labels", &template.labels), ("nodeSelector", &template.node_selector)] {
+        for (key, value) in entries {
+            let place = below(&below(place, list), key);
+            if list == "labels" && OWN_LABELS.iter().any(|own| key.starts_with(own)) {
+                found.add(place, "is set by the operator, which finds its pods by it: choose another label");
+            } else if !is_label_key(key) {
+                found.add(place, "is no name of a label: letters, digits, dot, dash and underscore, and before a slash a domain");
+            } else if !is_label_value(value) {
+                found.add(place, format!("is no value of a label: letters, digits, dot, dash and underscore, but is {value:?}"));
+            }
+        }
+    }
+    for key in template.annotations.keys().filter(|key| !is_label_key(key)) {
+        found.add(below(&below(place, "annotations"), key), "is no name of an annotation: letters, digits, dot, dash and underscore");
+    }
+}
+
+fn is_label_key(key: &str) -> bool {
+    let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    let good = |domain: &str| {
+        let labels = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        !domain.is_empty() && domain.len() <= 253 && domain.chars().all(labels)
+    };
+    !name.is_empty() && is_label_value(name) && domain.is_none_or(good)
+}
+
+fn is_label_value(value: &str) -> bool {
+    let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    value.len() <= 63
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && edge(value.chars().next())
+        && edge(value.chars().next_back())
+}

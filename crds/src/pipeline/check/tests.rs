@@ -1,0 +1,227 @@
+use crate::document::{Purpose, read, read_for};
+use crate::mistake::Mistake;
+
+/// A sound document with most of what there is; each case below breaks it in one place.
+const SOUND: &str = r#"
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backend: kafka
+  backends:
+  - name: kafka
+    kafka: {bootstrapServers: "a:9092,b:9092"}
+  - name: azure
+    eventHubs: {namespace: shop.servicebus.windows.net, auth: {connectionStringSecretRef: {name: hub, key: url}}}
+  topics:
+  - {name: orders, partitions: 6}
+  - {name: updates}
+  events:
+  - name: OrderCreated
+    topics: [orders]
+    key: data.customerId
+    schema: {type: object, required: [orderId], properties: {totalAmount: {type: number}}}
+    rules:
+    - {rule: data.totalAmount > 0.0, message: must cost something, field: data.totalAmount}
+    set: {allocation: "'PENDING'"}
+    emit: [{topic: updates, type: order.created}]
+    example: {orderId: o1, customerId: c1, totalAmount: 12}
+  - name: OrderStatusChanged
+    topics: [updates]
+    append: {notes: data.notes}
+  store: {postgres: {urlSecretRef: {name: db, key: url}}}
+  api: {idempotency: Strict}
+  worker: {retry: {base: 1s, max: 10s}}
+  generator: {rate: 5}
+"#;
+
+fn mistakes(text: &str) -> Vec<String> {
+    read(text).err().unwrap_or_default().iter().map(Mistake::to_string).collect()
+}
+
+#[test]
+fn the_sound_document_has_no_mistake() {
+    assert_eq!(mistakes(SOUND), Vec::<String>::new());
+}
+
+/// (what stands in the sound document, what stands there instead, where the mistake must be, what it must say)
+#[rustfmt::skip]
+const BROKEN: &[(&str, &str, &str, &str)] = &[
+    // The envelope.
+    ("orderpipeline.dev/v1alpha1", "orderpipeline.dev/v1", "apiVersion", "must be orderpipeline.dev/v1alpha1"),
+    ("{name: shop}", "{}", "metadata.name", "is required"),
+    ("{name: shop}", "{name: My_Shop}", "metadata.name", "small letters, digits and dashes"),
+    ("{name: shop}", "{name: 1shop}", "metadata.name", "begins with a letter"),
+    ("{name: shop}", "{name: a23456789-123456789-123456789-123456789-1}", "metadata.name", "at most 40"),
+    ("{name: shop}", "{name: shop, lables: {}}", "metadata.lables", "did you mean labels?"),
+    ("\nspec:", "\nstats: {}\nspec:", "stats", "no such field"),
+    // Structure: from the schema.
+    ("  backend: kafka", "  bakcend: kafka", "spec.bakcend", "did you mean backend?"),
+    ("partitions: 6", "partition: 6", "spec.topics[0].partition", "did you mean partitions?"),
+    ("partitions: 6", "partitions: six", "spec.topics[0].partitions", "must be a whole number, but is the text \"six\""),
+    ("partitions: 6", "partitions: 0", "spec.topics[0].partitions", "between 1 and 1000, but is 0"),
+    ("partitions: 6", "partitions: 2.5", "spec.topics[0].partitions", "must be a whole number, but is 2.5"),
+    ("partitions: 6", "envelope: Atributes", "spec.topics[0].envelope", "did you mean Attributes?"),
+    ("partitions: 6", "retention: 7d", "spec.topics[0].retention", "must be a duration such as"),
+    ("partitions: 6", "maxMessageSize: 10MB", "spec.topics[0].maxMessageSize", "must be a size such as"),
+    ("{name: updates}", "{name: 5}", "spec.topics[1].name", "but is the number 5: write it in quotes"),
+    ("{name: updates}", "{name: -updates}", "spec.topics[1].name", "begins and ends with a letter or digit"),
+    ("{name: updates}", "{partitions: 1}", "spec.topics[1].name", "is required"),
+    ("{name: updates}", "{name: orders}", "spec.topics[1].name", "orders is already the name of spec.topics[0]"),
+    ("  topics:", "  topics: []\n  topicz:", "spec.topics", "needs at least 1 entry"),
+    ("api: {idempotency: Strict}", "api:", "spec.api", "is empty: give it a value"),
+    ("rate: 5", "rate: -5", "spec.generator.rate", "but is -5"),
+    ("worker: {", "worker: {callback: {url: example.com}, ", "spec.worker.callback.url", "must begin with http"),
+    // The CEL rules of the schema.
+    ("kafka: {bootstrapServers: \"a:9092,b:9092\"}\n", "kafka: {bootstrapServers: \"a:1\"}\n    eventHubs: {namespace: a.b, auth: {workloadIdentity: {clientId: x}}}\n", "spec.backends[0]", "exactly one of kafka and eventHubs"),
+    ("bootstrapServers: \"a:9092,b:9092\"", "auth: {plain: {username: u, passwordSecretRef: {name: s, key: k}}}", "spec.backends[0].kafka", "exactly one of strimzi and bootstrapServers"),
+    ("bootstrapServers: \"a:9092,b:9092\"", "bootstrapServers: \"a:1\", strimzi: {name: k}", "spec.backends[0].kafka", "exactly one of strimzi"),
+    ("  backend: kafka\n", "", "spec", "backend is required when there is more than one"),
+    ("  backend: kafka\n", "  backend: kafak\n", "spec", "backend must be the name of one of spec.backends"),
+    ("postgres: {urlSecretRef: {name: db, key: url}}", "", "spec.store", "exactly one of postgres and memory"),
+    ("worker: {", "worker: {replicas: 2, scaling: {max: 3}, ", "spec.worker", "replicas and scaling exclude each other"),
+    // Backends.
+    ("a:9092,b:9092", "a:9092,b", "spec.backends[0].kafka.bootstrapServers", "must be host:port"),
+    ("name: azure", "name: Kafka", "spec.backends[1].name", "too much like kafka"),
+    ("shop.servicebus.windows.net,", "'https://shop.servicebus.windows.net',", "spec.backends[1].eventHubs.namespace", "must be the host name"),
+    ("windows.net, auth", "windows.net, hubs: {order: x}, auth", "spec.backends[1].eventHubs.hubs.order", "did you mean orders?"),
+    ("  topics:\n  - {name: orders", "  switching: {holdDeadline: 0s}\n  topics:\n  - {name: orders", "spec.switching.holdDeadline", "longer than 0"),
+    // Topics.
+    ("partitions: 6", "retention: 0s", "spec.topics[0].retention", "longer than 0"),
+    ("partitions: 6", "maxMessageSize: 1Gi", "spec.topics[0].maxMessageSize", "between 1Ki and 64Mi"),
+    ("partitions: 6", "deadLetter: {topic: orders}", "spec.topics[0].deadLetter.topic", "must be another topic"),
+    ("partitions: 6}\n  - {name: updates}", "deadLetter: {topic: dead}}\n  - {name: updates}\n  - {name: dead, deadLetter: {topic: orders}}", "spec.topics[0].deadLetter.topic", "for ever: orders -> dead -> orders"),
+    ("partitions: 6}", "maxMessageSize: 10Mi}\n  - {name: orders-dlq}", "spec.topics[0].deadLetter.topic", "raise maxMessageSize of orders-dlq"),
+    ("{name: updates}", "{name: updates}\n  - {name: a.b}\n  - {name: a_b}", "spec.topics[3].name", "Kafka refuses such a pair"),
+    // Events and their names.
+    ("topics: [orders]", "topics: [order]", "spec.events[0].topics[0]", "there is no topic order in spec.topics: did you mean orders?"),
+    ("topics: [orders]", "topics: [orders, orders]", "spec.events[0].topics[1]", "stands here twice"),
+    ("    topics: [orders]\n", "", "spec.events[0].topics", "is required where there is more than one topic"),
+    ("emit: [{topic: updates", "emit: [{topic: update", "spec.events[0].emit[0].topic", "did you mean updates?"),
+    ("emit: [{topic: updates, type: order.created}]", "emit: [{topic: orders, type: OrderCreated}]", "spec.events[0].emit[0]", "would be emitted again"),
+    ("name: OrderStatusChanged", "name: orderCreated", "spec.events[1].name", "differs from OrderCreated only in case"),
+    ("    topics: [updates]", "    when: 'false'\n    topics: [updates]", "spec.events[1].when", "never holds"),
+    ("    append:", "    when: attributes.a == 'b'\n  - name: Late\n    when: attributes.a   == \"b\"\n    topics: [updates]\n    append:", "spec.events[2].when", "is never reached: OrderStatusChanged"),
+    ("append: {notes: data.notes}", "append: {allocation: data.notes}", "spec.events[1].append.allocation", "OrderCreated sets it to a value"),
+    ("append: {notes: data.notes}", "append: {status: data.notes}", "spec.events[1].append.status", "no list"),
+    ("append: {notes: data.notes}", "set: {orderId: data.notes}", "spec.events[1].set.orderId", "kept by the store"),
+    ("append: {notes: data.notes}", "append: {'my notes': data.notes}", "spec.events[1].append[\"my notes\"]", "letters, digits and underscores"),
+    ("append: {notes: data.notes}", "effect: None\n    append: {notes: data.notes}", "spec.events[1].effect", "nothing is set or appended"),
+    ("field: data.totalAmount", "field: the total", "spec.events[0].rules[0].field", "must be the path of a field"),
+    // Expressions, schemas, examples.
+    ("rule: data.totalAmount > 0.0", "rule: data.totalAmount >", "spec.events[0].rules[0].rule", "ends too early"),
+    ("rule: data.totalAmount > 0.0", "rule: dta.totalAmount > 0.0", "spec.events[0].rules[0].rule", "dta"),
+    ("rule: data.totalAmount > 0.0", "rule: data.totalAmount", "spec.events[0].rules[0].rule", "must give true or false"),
+    ("rule: data.totalAmount > 0.0", "rule: data.total > 0.0", "spec.events[0].rules[0].rule", "data.total is missing in the event's own example"),
+    ("rule: data.totalAmount > 0.0", "rule: data.totalAmount > 100.0", "spec.events[0].rules[0].rule", "does not hold on the event's own example"),
+    ("    key: data.customerId", "    key: data.customer", "spec.events[0].key", "data.customer is missing in the event's own example"),
+    ("    key: data.customerId", "    at: data.customerId", "spec.events[0].at", "must be a time"),
+    ("    key: data.customerId", "    order: {total: data.customerId}", "spec.events[0].order.total", "must give a number"),
+    ("    key: data.customerId", "    order: {id: data.id}", "spec.events[0].order.id", "data.id is missing"),
+    ("orderId: o1, ", "", "spec.events[0].example", "breaks the event's own schema: data.orderId"),
+    ("required: [orderId]", "required: orderId", "spec.events[0].schema", "is no JSON Schema"),
+    ("schema: {type: object", "schema: {type: objekt", "spec.events[0].schema", "is no JSON Schema"),
+    ("append: {notes: data.notes}", "append: {notes: 'f(data)'}", "spec.events[1].append.notes", "f"),
+    // Roles.
+    ("api: {idempotency: Strict}", "api: {orders: {creates: OrderCreate}}", "spec.api.orders.creates", "did you mean OrderCreated?"),
+    ("api: {idempotency: Strict}", "api: {orders: {updates: OrderCreated}}", "spec.api.orders.updates", "must be an event with the effect Update"),
+    ("api: {idempotency: Strict}", "api: {orders: {creates: OrderStatusChanged}}", "spec.api.orders.creates", "must be an event with the effect Create"),
+    ("    key: data.customerId", "    effect: Update", "spec.api", "needs an event with the effect Create"),
+    ("    key: data.customerId", "    effect: Update", "spec.generator", "needs an event with the effect Create"),
+    ("postgres: {urlSecretRef: {name: db, key: url}}", "memory: {}", "spec.api.idempotency", "set spec.store.postgres"),
+    ("api: {", "api: {publishDeadline: 10m, ", "spec.api.publishDeadline", "at most 60s"),
+    ("base: 1s, max: 10s", "base: 1m, max: 10s", "spec.worker.retry.base", "longer than max"),
+    ("worker: {", "worker: {deadline: 2s, callback: {url: 'http://x'}, ", "spec.worker.callback.timeout", "longer than the 2s"),
+    ("worker: {", "worker: {scaling: {min: 4, max: 3}, ", "spec.worker.scaling.min", "more than max"),
+    ("api: {", "api: {template: {labels: {app.kubernetes.io/name: x}}, ", "spec.api.template.labels[\"app.kubernetes.io/name\"]", "set by the operator"),
+    ("api: {", "api: {template: {nodeSelector: {a b: x}}, ", "spec.api.template.nodeSelector[\"a b\"]", "is no name of a label"),
+    ("rate: 5", "publishes: OrderMade", "spec.generator.publishes", "there is no event OrderMade"),
+    ("topics: [updates]", "topics: [orders]", "spec.events[1].key", "their keys must be the same, but are data.orderId and data.customerId"),
+    ("topics: [updates]", "topics: [orders-dlq]\n  - name: X\n    topics: [updates]", "spec.events[1].topics[0]", "there is no topic orders-dlq"),
+    ("{name: updates}", "{name: updates, deadLetter: {topic: orders}}", "spec.events[0].topics", "holds the dead letters of updates"),
+    // Not yet.
+    ("  backend: kafka", "  backend: azure", "spec.backend", "not supported by this version yet"),
+    ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro", "not supported"),
+    ("    key: data.customerId", "    pii: [data.customerId]", "spec.events[0].pii", "not supported"),
+    ("api: {idempotency: Strict}", "api: {cart: {}}", "spec.api.cart", "not supported"),
+];
+
+#[test]
+fn every_broken_document_is_refused_with_its_place_and_reason() {
+    let mut wrong = Vec::new();
+    for (sound, broken, place, says) in BROKEN {
+        assert!(SOUND.contains(sound), "{sound} is not in the sound document");
+        let found = read(&SOUND.replacen(sound, broken, 1)).err().unwrap_or_default();
+        if !found.iter().any(|m| m.place == *place && m.message.contains(says)) {
+            let found: Vec<String> = found.iter().map(Mistake::to_string).collect();
+            wrong.push(format!("{broken}\n  expected {place}: ...{says}...\n  found    {found:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn one_mistake_makes_one_message() {
+    // These break two things by their nature, or rename what others name.
+    let twofold = ["-updates", "topicz", "effect: Update", "stats", "shop.servicebus", "effect: None"];
+    for (sound, broken, place, _) in BROKEN.iter().filter(|(_, broken, ..)| !twofold.iter().any(|t| broken.contains(t))) {
+        let found = mistakes(&SOUND.replacen(sound, broken, 1));
+        assert!(found.len() <= 2, "{broken} at {place} makes {} messages: {found:#?}", found.len());
+    }
+}
+
+#[test]
+fn every_mistake_is_found_at_once() {
+    let text = SOUND
+        .replace("partitions: 6", "partitions: 0, colour: red")
+        .replace("topics: [updates]", "topics: [update]")
+        .replace("base: 1s", "base: 1h")
+        .replace("data.totalAmount > 0.0", "data.totalAmount >< 0.0");
+    let places: Vec<String> = read(&text).unwrap_err().into_iter().map(|m| m.place).collect();
+    for place in [
+        "spec.topics[0].partitions",
+        "spec.topics[0].colour",
+        "spec.events[1].topics[0]",
+        "spec.worker.retry.base",
+        "spec.events[0].rules[0].rule",
+    ] {
+        assert!(places.iter().any(|p| p == place), "{place} is not in {places:?}");
+    }
+}
+
+#[test]
+fn mistakes_without_end_are_cut() {
+    let topics: String = (0..5000).map(|n| format!("  - {{nam: t{n}}}\n")).collect();
+    let text = SOUND.replace("  events:\n", &format!("{topics}  events:\n")).replace("- {name: orders, partitions: 6}", "- {name: orders}");
+    let found = mistakes(&text);
+    assert!((1..=100).contains(&found.len()), "{}", found.len());
+    let unknown: String = (0..5000).map(|n| format!("  field{n}: 1\n")).collect();
+    assert_eq!(mistakes(&format!("{SOUND}{unknown}")).len(), 100);
+}
+
+#[test]
+fn on_a_laptop_the_backend_need_not_be_one_that_can_be_reached() {
+    let azure = SOUND.replace("  backend: kafka", "  backend: azure");
+    assert_eq!(mistakes(&azure).len(), 1);
+    assert!(read_for(&azure, Purpose::Embedded).is_ok());
+}
+
+#[test]
+fn a_typed_document_is_checked_like_its_text() {
+    let mut pipeline = read(SOUND).unwrap();
+    assert_eq!(crate::check(&pipeline), []);
+    pipeline.spec.topics[1].name = "orders".into();
+    let found = crate::check(&pipeline);
+    assert!(found.iter().any(|m| m.place == "spec.topics[1].name"), "{found:?}");
+}
+
+#[test]
+fn the_pipeline_is_found_among_other_objects_and_must_be_the_only_one() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\n";
+    assert!(read(&format!("{secret}---{SOUND}")).is_ok());
+    assert!(mistakes(&format!("{SOUND}---{SOUND}"))[0].contains("there are 2 OrderPipelines in this file"));
+    assert!(mistakes(secret)[0].contains("only Secret"));
+    assert!(mistakes("")[0].contains("the file is empty"));
+    assert!(mistakes("just text")[0].contains("must be a map of fields"));
+    assert!(mistakes("spec: {}").iter().any(|m| m == "kind: is required: kind: OrderPipeline"));
+}
