@@ -4,19 +4,14 @@ use super::{EventContract, Message, Violation, content_hash};
 use crate::store::{Change, Fields};
 use chrono::{DateTime, Utc};
 use crds::expression::{Compiled, EvaluationError, Input};
-use crds::pipeline::Effect;
+use crds::pipeline::{Effect, FIELDS_OF_EVERY_ORDER, FIELDS_OF_THE_STORE};
 use serde_json::{Map, Number, Value as Json};
 
 /// Longer ids would not fit the index of a store.
 const MAX_ID_CHARS: usize = 500;
 
-/// Names under which an order shows its own columns. `set` writes these there; any other name is a field beside them.
-const COLUMNS: [&str; 6] = ["tenantId", "customerId", "items", "totalAmount", "status", "createdAt"];
-/// These the store keeps.
-pub(super) const FIXED: [&str; 2] = ["orderId", "updatedAt"];
-
 pub(super) fn is_column(field: &str) -> bool {
-    COLUMNS.contains(&field) || FIXED.contains(&field)
+    FIELDS_OF_EVERY_ORDER.contains(&field) || FIELDS_OF_THE_STORE.contains(&field)
 }
 
 impl EventContract {
@@ -29,7 +24,7 @@ impl EventContract {
         let mut fields = self.fields(&input)?;
         let mut set = Map::new();
         for (name, expression) in &self.expressions.set {
-            if COLUMNS.contains(&name.as_str()) {
+            if FIELDS_OF_EVERY_ORDER.contains(&name.as_str()) {
                 self.set_column(&mut fields, name, expression, &input)?;
             } else if let Some(value) = value(expression, &input)? {
                 set.insert(name.clone(), value);

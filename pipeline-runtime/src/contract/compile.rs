@@ -1,5 +1,6 @@
 use super::{ContractError, EventContract};
 use crds::expression::{self, Compiled, Scope};
+use crds::pipeline::FIELDS_OF_THE_STORE;
 use crds::runtime_config::EventConfig;
 use crds::schema::Schema;
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub(super) fn event(place: &str, config: &EventConfig) -> Result<EventContract, 
             ));
         }
     }
-    for field in config.set.keys().filter(|field| super::change::FIXED.contains(&field.as_str())) {
+    for field in config.set.keys().filter(|field| FIELDS_OF_THE_STORE.contains(&field.as_str())) {
         return Err(error(&format!("set.{field}"), format!("{field} cannot be set: it is kept by the store")));
     }
     Ok(EventContract { config: config.clone(), schema, expressions: compiler.event(config)? })

@@ -162,9 +162,10 @@ fn every_broken_document_is_refused_with_its_place_and_reason() {
 
 #[test]
 fn one_mistake_makes_one_message() {
-    // These break two things by their nature, or rename what others name.
-    let twofold = ["-updates", "topicz", "effect: Update", "stats", "shop.servicebus", "effect: None"];
-    for (sound, broken, place, _) in BROKEN.iter().filter(|(_, broken, ..)| !twofold.iter().any(|t| broken.contains(t))) {
+    // These break two things by their nature; and a name that changes is missed by whatever uses it.
+    let twofold = ["topicz", "effect: Update", "stats", "shop.servicebus", "effect: None"];
+    let one = |(_, broken, place, _): &&(&str, &str, &str, &str)| !twofold.iter().any(|t| broken.contains(t)) && !place.ends_with(".name");
+    for (sound, broken, place, _) in BROKEN.iter().filter(one) {
         let found = mistakes(&SOUND.replacen(sound, broken, 1));
         assert!(found.len() <= 2, "{broken} at {place} makes {} messages: {found:#?}", found.len());
     }
