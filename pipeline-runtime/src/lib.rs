@@ -8,6 +8,7 @@ pub mod config;
 pub mod contract;
 pub mod generator;
 pub mod publish;
+pub mod roles;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;

@@ -1,2 +1,69 @@
 #![forbid(unsafe_code)]
-fn main() {}
+
+use clap::{Parser, Subcommand};
+use pipeline_runtime::roles::{self, PodFlags, Role, UpFlags};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs an OrderPipeline: all of it on a laptop (`up`), or one role of it in a pod.
+#[derive(Debug, Parser)]
+#[command(name = "pipeline-runtime", version)]
+struct Command {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Run the whole document here, with nothing else installed.
+    Up(UpFlags),
+    /// Report every mistake of a document with its place.
+    Check { files: Vec<PathBuf> },
+    /// Serve the HTTP API.
+    Api(PodFlags),
+    /// Apply events to the store.
+    Worker(PodFlags),
+    /// Make orders.
+    Generator(PodFlags),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let result = match command.what {
+        What::Check { files } => return check(&files),
+        What::Up(flags) => runtime.block_on(roles::up(flags)),
+        What::Api(flags) => runtime.block_on(roles::pod(Role::Api, flags)),
+        What::Worker(flags) => runtime.block_on(roles::pod(Role::Worker, flags)),
+        What::Generator(flags) => runtime.block_on(roles::pod(Role::Generator, flags)),
+    };
+    // Threads of client libraries that block are not waited for: everything that matters has been settled.
+    runtime.shutdown_background();
+    result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::FAILURE
+}
+
+fn check(files: &[PathBuf]) -> ExitCode {
+    let mut good = !files.is_empty();
+    if files.is_empty() {
+        eprintln!("check needs at least one file");
+    }
+    for file in files {
+        let read = std::fs::read_to_string(file).map_err(|e| format!("{} cannot be read: {e}", file.display()));
+        match read.and_then(|text| pipeline_runtime::config::document(file, &text)) {
+            Ok(_) => println!("{}: good", file.display()),
+            Err(mistakes) => {
+                good = false;
+                eprintln!("{mistakes}");
+            }
+        }
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,19 +1,17 @@
 //! Takes up a changed configuration file while the process runs.
 
-use crate::contract::Contract;
-use arc_swap::ArcSwap;
+use super::Environment;
 use crds::runtime_config::RuntimeConfig;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the file is looked at. The kubelet swaps a mount by renaming a link, which file notifications miss
 /// on some file systems; reading a few kilobytes every two seconds costs nothing and misses nothing.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Compiles each new version of the file and puts it in the contract's place. A version that does not compile is
-/// refused with a log line, and the last good one goes on. `changed` takes up what else a role uses of it. Runs until dropped.
-pub async fn follow(file: PathBuf, contract: Arc<ArcSwap<Contract>>, changed: impl Fn(&RuntimeConfig) -> Result<(), String>) {
+/// Hands each new version of the file to `take_up`. A version that it refuses is logged, and the last good one goes on.
+/// Runs until dropped.
+pub async fn follow(file: PathBuf, environment: Environment, take_up: impl Fn(RuntimeConfig) -> Result<(), String>) {
     let mut seen = tokio::fs::read(&file).await.unwrap_or_default();
     loop {
         tokio::time::sleep(EVERY).await;
@@ -24,16 +22,12 @@ pub async fn follow(file: PathBuf, contract: Arc<ArcSwap<Contract>>, changed: im
             continue;
         }
         seen = now;
-        let taken = super::read(&file).and_then(|config| {
-            let new = Contract::compile(&config).map_err(|e| e.to_string())?;
-            changed(&config)?;
-            contract.store(Arc::new(new));
-            Ok(())
+        let taken = super::read(&file).and_then(|mut config| {
+            environment.apply(&mut config)?;
+            take_up(config)
         });
         match taken {
-            Ok(()) => {
-                tracing::info!(file = %file.display(), "events and rules reloaded");
-            }
+            Ok(()) => tracing::info!(file = %file.display(), "the changed configuration is taken up"),
             Err(reason) => {
                 tracing::error!(file = %file.display(), reason, "the changed configuration is refused; the last good one goes on")
             }

@@ -2,7 +2,6 @@
 
 use super::Environment;
 use crds::pipeline::{SecretKeyRef, SecretRef};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Where secrets are looked up. Cheap to clone.
@@ -46,25 +45,14 @@ impl Secrets {
         })
     }
 
-    fn file(&self, reference: &SecretKeyRef) -> PathBuf {
+    /// The file that holds the value, where it is mounted.
+    pub fn file(&self, reference: &SecretKeyRef) -> PathBuf {
         self.folder.join(&reference.name).join(&reference.key)
     }
 
-    /// Every key of a secret that is mounted.
-    pub fn all(&self, reference: &SecretRef) -> BTreeMap<String, String> {
-        let Ok(entries) = std::fs::read_dir(self.folder.join(&reference.name)) else {
-            return BTreeMap::new();
-        };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            // `..data` and its like are how the kubelet swaps a mount.
-            .filter(|key| !key.starts_with('.'))
-            .filter_map(|key| {
-                let value = self.value(&SecretKeyRef { name: reference.name.clone(), key: key.clone() }).ok()?;
-                Some((key, value))
-            })
-            .collect()
+    /// Where all keys of a secret are mounted.
+    pub fn folder(&self, reference: &SecretRef) -> PathBuf {
+        self.folder.join(&reference.name)
     }
 }
 

@@ -35,6 +35,17 @@ pub struct Counters {
     pub failed: AtomicU64,
 }
 
+impl Counters {
+    /// As Prometheus reads it.
+    pub fn render(&self) -> String {
+        let (published, failed) = (self.published.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
+        format!(
+            "# TYPE orders_generated_total counter\norders_generated_total{{result=\"published\"}} {published}\n\
+             orders_generated_total{{result=\"failed\"}} {failed}\n"
+        )
+    }
+}
+
 pub struct Generator {
     pub config: GeneratorConfig,
     pub topic: TopicConfig,
