@@ -4,11 +4,11 @@ use super::parts::{Live, keys, make_topics, wishes};
 use super::{GRACE, stopped, told_to_stop};
 use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
-use crate::broker::kafka::{KafkaBroker, KafkaSettings, Publishing};
+use crate::broker::kafka::{Kafka, KafkaSettings, Publishing};
 use crate::config::{Environment, Secrets, read};
 use crate::generator::{Counters, Generator};
 use crate::publish::{Gate, Publisher};
-use crate::sqlite::{Database, Place};
+use crate::sqlite::Place;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -77,7 +77,7 @@ pub(super) fn kafka(config: &RuntimeConfig, secrets: &Secrets, role: Role) -> an
     } else if let Some(api) = config.api.as_ref().filter(|_| role == Role::Api) {
         settings.publishing.deadline = api.publish_deadline;
     }
-    Ok(Arc::new(KafkaBroker::connect(settings)?))
+    Ok(Arc::new(Kafka::new(settings)?))
 }
 
 /// The document's store; migrated by whoever comes first, as soon as it answers.
@@ -87,7 +87,7 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets) -> anyhow::
             Arc::new(PostgresStore::connect(&secrets.value(url)?, schema, PostgresOptions::default()).await?)
         }
         StoreConfig::Memory { max_orders } => {
-            Arc::new(SqliteStore::new(Database::open(&Place::Memory).await?, Some(*max_orders)))
+            Arc::new(SqliteStore::open(&Place::Memory, Some(*max_orders)).await?)
         }
     };
     let (migrating, mut pause) = (store.clone(), Duration::from_millis(100));

@@ -46,7 +46,8 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let stop = told_to_stop()?;
     let environment = Environment::here(Path::new("."));
     let text = std::fs::read_to_string(&flags.file).with_context(|| format!("{} cannot be read", flags.file.display()))?;
-    let mut config = crds::resolve(&document(&flags.file, &text).map_err(anyhow::Error::msg)?);
+    let pipeline = document(&flags.file, &text).map_err(anyhow::Error::msg)?;
+    let mut config = crds::resolve(&pipeline);
     if flags.live {
         for what in environment.apply(&mut config).map_err(anyhow::Error::msg)? {
             eprintln!("from the environment: {what}");
@@ -65,8 +66,9 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
         None => None,
     };
     let address = listener.as_ref().map_or(Ok(address), TcpListener::local_addr)?;
-    let key = environment.get("API_KEY").unwrap_or(DEV_KEY);
-    print!("{}", greeting(&config, &place, address, key, environment.get("API_KEY").is_some())?);
+    let example = config.api.as_ref().and_then(|api| pipeline.spec.events.iter().find(|e| e.name == *api.creates)?.example.as_ref());
+    let example = example.map_or_else(|| EXAMPLE.to_owned(), |e| e.0.to_string());
+    print!("{}", greeting(&config, &place, address, environment.get("API_KEY"), &example)?);
     let overrides = if flags.live { environment } else { Environment::default() };
     let up = Up { live: Live::new(config)?, place, secrets, file: flags.file, environment: overrides, stop };
     up.run(listener).await
@@ -88,7 +90,7 @@ impl Grounds {
         let folder = flags.data.clone().unwrap_or_else(|| Path::new(".orderpipeline").join(&config.pipeline));
         let file = folder.join("state.db");
         let database = Database::open(&Place::File(file.clone())).await?;
-        let store = Arc::new(SqliteStore::new(database.clone(), None));
+        let store = Arc::new(SqliteStore::on(database.clone(), None));
         store.migrate().await?;
         let broker = Arc::new(EmbeddedBroker::open(database.clone(), &config.backend).await?);
         let stands_for = match &config.store {
@@ -215,11 +217,11 @@ impl Up {
 }
 
 /// What runs where, and what to try next.
-fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: &str, key_is_set: bool) -> Result<String, std::fmt::Error> {
+fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: Option<&str>, example: &str) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(text, "{} runs", config.pipeline)?;
     if config.api.is_some() {
-        let origin = if key_is_set { "from API_KEY" } else { "\"dev\", since API_KEY is neither set nor in .env" };
+        let origin = if key.is_some() { "from API_KEY" } else { "\"dev\", since API_KEY is neither set nor in .env" };
         writeln!(text, "  api        http://{address}, key {origin}")?;
     }
     if let Some(worker) = &config.worker {
@@ -231,12 +233,11 @@ fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: &
     }
     writeln!(text, "  broker     {}", place.broker_is)?;
     writeln!(text, "  store      {}", place.store_is)?;
-    if let Some(api) = config.api.as_ref().filter(|a| a.dialect == Dialect::Orders) {
-        let shown = if key_is_set { "$API_KEY" } else { key };
-        let example = config.event(&api.creates).and_then(|e| e.example.clone());
-        let body = example.map_or_else(|| EXAMPLE.to_owned(), |e| e.to_string());
+    if config.api.as_ref().is_some_and(|api| api.dialect == Dialect::Orders) {
+        // Not the key itself: terminals are recorded and shared.
+        let shown = if key.is_some() { "$API_KEY" } else { DEV_KEY };
         writeln!(text, "try")?;
-        writeln!(text, "  curl http://{address}/orders -H \"X-API-Key: {shown}\" -H 'Content-Type: application/json' -d '{}'", body.replace('\'', "'\\''"))?;
+        writeln!(text, "  curl http://{address}/orders -H \"X-API-Key: {shown}\" -H 'Content-Type: application/json' -d '{}'", example.replace('\'', "'\\''"))?;
         writeln!(text, "  curl \"http://{address}/orders?limit=5\" -H \"X-API-Key: {shown}\"")?;
     }
     writeln!(text, "Ctrl-C ends it; the next `up` goes on where it stopped.")?;
