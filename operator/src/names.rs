@@ -62,11 +62,7 @@ pub fn access(pipeline: &str) -> String {
 
 /// On every object that belongs to the pipeline.
 pub fn labels(pipeline: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (NAME.into(), "orderpipeline".into()),
-        (INSTANCE.into(), pipeline.into()),
-        (MANAGED_BY.into(), FIELD_MANAGER.into()),
-    ])
+    BTreeMap::from([(NAME.into(), "orderpipeline".into()), (INSTANCE.into(), pipeline.into()), (MANAGED_BY.into(), FIELD_MANAGER.into())])
 }
 
 pub fn role_labels(pipeline: &str, role: Role) -> BTreeMap<String, String> {
@@ -77,11 +73,7 @@ pub fn role_labels(pipeline: &str, role: Role) -> BTreeMap<String, String> {
 
 /// How a workload finds its pods: never changes, since a Deployment's selector cannot.
 pub fn pod_selector(pipeline: &str, role: Role) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (NAME.into(), "orderpipeline".into()),
-        (INSTANCE.into(), pipeline.into()),
-        (COMPONENT.into(), role.name().into()),
-    ])
+    BTreeMap::from([(NAME.into(), "orderpipeline".into()), (INSTANCE.into(), pipeline.into()), (COMPONENT.into(), role.name().into())])
 }
 
 /// The same as kubectl and the scale subresource write it.

@@ -181,7 +181,8 @@ spec:
     fn what_a_pod_needs_is_applied_before_the_pod() {
         let pipeline = pipeline(DOCUMENT);
         let config = crds::resolve(&pipeline);
-        let kinds: Vec<Kind> = build(&Blueprint { pipeline: &pipeline, config: &config, default_image: "i" }).unwrap().iter().map(|w| w.kind).collect();
+        let kinds: Vec<Kind> =
+            build(&Blueprint { pipeline: &pipeline, config: &config, default_image: "i" }).unwrap().iter().map(|w| w.kind).collect();
         assert!(kinds.is_sorted(), "{kinds:?}");
         assert_eq!(kinds.iter().filter(|k| **k == Kind::Deployment).count(), 3);
     }

@@ -55,7 +55,9 @@ fn container(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>, mo
         image: Some(image.to_owned()),
         command: Some(vec!["pipeline-runtime".into()]),
         args: Some(vec![role.name().into()]),
-        env: Some([("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace"), ("POD_UID", "metadata.uid")].map(from_field).into()),
+        env: Some(
+            [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace"), ("POD_UID", "metadata.uid")].map(from_field).into(),
+        ),
         ports: Some(vec![ContainerPort {
             name: Some(port_name.into()),
             container_port: role.port(),
@@ -79,11 +81,7 @@ fn container(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>, mo
 
 fn from_field((name, path): (&str, &str)) -> EnvVar {
     let field = ObjectFieldSelector { field_path: path.into(), ..Default::default() };
-    EnvVar {
-        name: name.into(),
-        value_from: Some(EnvVarSource { field_ref: Some(field), ..Default::default() }),
-        ..Default::default()
-    }
+    EnvVar { name: name.into(), value_from: Some(EnvVarSource { field_ref: Some(field), ..Default::default() }), ..Default::default() }
 }
 
 fn probe(path: &str, port: &str, period_seconds: i32, failures: i32) -> Probe {
@@ -156,10 +154,7 @@ mod tests {
         );
         let template = &built(&document, Kind::Deployment, "shop-api").unwrap()["spec"]["template"];
         let pod = &template["spec"];
-        assert_eq!(
-            pod["containers"][0]["resources"],
-            json!({"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1Gi"}})
-        );
+        assert_eq!(pod["containers"][0]["resources"], json!({"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}));
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
         assert_eq!(pod["terminationGracePeriodSeconds"], 90);
         assert_eq!(template["metadata"]["annotations"]["team"], "a");
@@ -173,7 +168,8 @@ mod tests {
             built(document, Kind::Deployment, "shop-worker").unwrap()["spec"]["template"]["spec"]["automountServiceAccountToken"].clone()
         };
         assert_eq!(token(DOCUMENT), false);
-        let two = DOCUMENT.replace("  backends:\n", "  backend: kafka\n  backends:\n  - {name: next, kafka: {bootstrapServers: 'next:9092'}}\n");
+        let two =
+            DOCUMENT.replace("  backends:\n", "  backend: kafka\n  backends:\n  - {name: next, kafka: {bootstrapServers: 'next:9092'}}\n");
         assert_eq!(token(&two), true);
     }
 

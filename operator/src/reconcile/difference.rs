@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn what_the_api_server_fills_in_is_no_difference() {
         let wanted = json!({"spec": {"containers": [{"name": "api", "image": "a"}]}});
-        let live = json!({"spec": {"containers": [{"name": "api", "image": "a", "terminationMessagePath": "/dev"}], "dnsPolicy": "Default"}});
+        let live =
+            json!({"spec": {"containers": [{"name": "api", "image": "a", "terminationMessagePath": "/dev"}], "dnsPolicy": "Default"}});
         assert!(!differs(&wanted, &live));
     }
 
