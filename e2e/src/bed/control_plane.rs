@@ -20,6 +20,7 @@ pub struct ControlPlane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     pub user: String,
+    pub namespace: String,
     pub verb: String,
     pub resource: String,
     pub name: String,
@@ -91,8 +92,13 @@ impl ControlPlane {
             let event: Json = serde_json::from_str(line).context("a line of the audit log")?;
             let word = |path: &str| event.pointer(path).and_then(Json::as_str).unwrap_or_default().to_owned();
             if word("/user/username").contains(user) {
-                let name = word("/objectRef/name");
-                writes.push(Write { user: word("/user/username"), verb: word("/verb"), resource: word("/objectRef/resource"), name });
+                writes.push(Write {
+                    user: word("/user/username"),
+                    namespace: word("/objectRef/namespace"),
+                    verb: word("/verb"),
+                    resource: word("/objectRef/resource"),
+                    name: word("/objectRef/name"),
+                });
             }
         }
         Ok(writes)

@@ -1,0 +1,132 @@
+//! What changes when something changes, and that nothing does when nothing has.
+
+use crate::world::*;
+use anyhow::Result;
+use serde_json::json;
+
+/// A pipeline whose pods are ready.
+async fn running(namespace: &str) -> Result<Place> {
+    let place = Place::new(namespace).await?;
+    place.apply(&shop())?;
+    place.until_pods("shop-api", 2).await?;
+    place.until_pods("shop-worker", 1).await?;
+    place.pods_become_ready().await?;
+    place.until_condition("shop", "Ready", "True", "Ready").await?;
+    Ok(place)
+}
+
+#[tokio::test]
+async fn a_reconcile_without_a_change_writes_nothing() -> Result<()> {
+    let place = running("unchanged").await?;
+    let (versions, writes) = (place.versions().await?, place.writes()?);
+    // a new operator reconciles everything once; a pipeline made afterwards shows that it is through with it
+    place.world.restart_operator().await?;
+    let later = Place::new("unchanged-later").await?;
+    later.apply(&shop())?;
+    later.until_condition("shop", "Reconciling", "True", "WaitingForPods").await?;
+    assert_eq!(place.versions().await?, versions);
+    assert_eq!(place.writes()?, writes);
+
+    // an annotation wakes a reconcile; again the other pipeline shows that it is over
+    place.kubectl(&["annotate", "op", "shop", "touched=yes"])?;
+    later.patch("shop", &json!({"spec": {"api": {"replicas": 1}}}))?;
+    later.until("Deployment", "shop-api", "it follows", |d| d["spec"]["replicas"] == 1).await?;
+    assert_eq!(place.writes()?, writes);
+    let others = |all: Vec<(String, String)>| all.into_iter().filter(|(name, _)| !name.starts_with("OrderPipeline")).collect::<Vec<_>>();
+    assert_eq!(others(place.versions().await?), others(versions), "only the annotated pipeline itself has changed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn drift_is_put_right() -> Result<()> {
+    let place = running("drift").await?;
+    place.kubectl(&["scale", "deployment/shop-api", "--replicas=7"])?;
+    place.until("Deployment", "shop-api", "its replicas are put right", |d| d["spec"]["replicas"] == 2).await?;
+    place.kubectl(&["delete", "configmap", "shop-config"])?;
+    place.until("ConfigMap", "shop-config", "it is made again", |c| !c.is_null()).await?;
+    place.kubectl(&["label", "service", "shop-api", "app.kubernetes.io/managed-by-"])?;
+    place
+        .until("Service", "shop-api", "its label is back", |s| {
+            s["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "orderpipeline-operator"
+        })
+        .await?;
+    let rule = r#"[{"op": "add", "path": "/rules/-", "value": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}}]"#;
+    place.kubectl(&["patch", "role", "shop-runtime", "--type=json", "-p", rule])?;
+    place.until("Role", "shop-runtime", "the foreign rule is gone", |r| r["rules"].as_array().is_some_and(|rules| rules.len() == 2)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn events_are_hot_and_the_image_rolls_the_pods() -> Result<()> {
+    let place = running("rolling").await?;
+    let before = place.get("Deployment", "shop-worker").await?;
+    let hot = json!({"spec": {"events": [{"name": "OrderCreated", "effect": "Create", "set": {"status": "'NEW'"}}]}});
+    place.patch("shop", &hot)?;
+    place
+        .until("ConfigMap", "shop-config", "it has the new event", |c| {
+            c["data"]["config.json"].as_str().is_some_and(|text| text.contains("'NEW'"))
+        })
+        .await?;
+    place.until_condition("shop", "Ready", "True", "Ready").await?;
+    assert_eq!(place.get("Deployment", "shop-worker").await?["metadata"]["generation"], before["metadata"]["generation"]);
+
+    place.patch("shop", &json!({"spec": {"image": "registry.test/mine:2"}}))?;
+    place.until_condition("shop", "Reconciling", "True", "WaitingForPods").await?;
+    let after = place.get("Deployment", "shop-worker").await?;
+    assert_eq!(after["spec"]["template"]["spec"]["containers"][0]["image"], "registry.test/mine:2");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_invalid_change_is_stalled_in_the_words_of_check_while_the_last_good_one_runs_and_heals() -> Result<()> {
+    let place = running("invalid").await?;
+    let before: Vec<_> = place.versions().await?.into_iter().filter(|(name, _)| !name.starts_with("OrderPipeline")).collect();
+    // the API server cannot know this one: an expression that does not parse
+    place.patch("shop", &json!({"spec": {"events": [{"name": "OrderCreated", "effect": "Create", "key": "data.("}]}}))?;
+    let message = place.until_condition("shop", "Stalled", "True", "InvalidSpec").await?;
+    let document = place.kubectl(&["get", "op", "shop", "-o", "yaml"])?;
+    let mistakes = crds::document::read(&document).expect_err("it is invalid");
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(message, lines.join("\n"), "the operator says what check says");
+    assert!(message.contains("spec.events[0].key"), "{message}");
+    let after: Vec<_> = place.versions().await?.into_iter().filter(|(name, _)| !name.starts_with("OrderPipeline")).collect();
+    assert_eq!(after, before, "what runs is not touched");
+
+    place.patch("shop", &json!({"spec": {"events": [{"name": "OrderCreated", "effect": "Create"}]}}))?;
+    place.until_condition("shop", "Ready", "True", "Ready").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_not_taken() -> Result<()> {
+    let place = Place::new("foreign").await?;
+    place.kubectl(&["create", "configmap", "shop-config", "--from-literal=mine=yes"])?;
+    place.apply(&shop())?;
+    let sentence = place.until_condition("shop", "Stalled", "True", "NameTaken").await?;
+    assert!(sentence.contains("ConfigMap shop-config"), "{sentence}");
+    assert_eq!(place.get("ConfigMap", "shop-config").await?["data"], json!({"mine": "yes"}));
+    place.kubectl(&["delete", "configmap", "shop-config"])?;
+    place.until_condition("shop", "Reconciling", "True", "WaitingForPods").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_running_pipeline_is_not_moved_to_another_backend_by_rolling_its_pods() -> Result<()> {
+    let place = running("moving").await?;
+    let backends = json!([{"name": "kafka", "kafka": {"bootstrapServers": "kafka:9092"}}, {"name": "next", "kafka": {"bootstrapServers": "next:9092"}}]);
+    place.patch("shop", &json!({"spec": {"backends": backends, "backend": "next"}}))?;
+    let message = place.until_condition("shop", "Stalled", "True", "InvalidSpec").await?;
+    assert!(message.contains("spec.backend") && message.contains("from kafka to next"), "{message}");
+    place.patch("shop", &json!({"spec": {"backend": "kafka"}}))?;
+    place.until_condition("shop", "Stalled", "False", "NotStalled").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_that_was_killed_is_followed_by_the_next_one() -> Result<()> {
+    let place = running("killed").await?;
+    place.world.kill_operator()?;
+    place.patch("shop", &json!({"spec": {"api": {"replicas": 4}}}))?;
+    place.until("Deployment", "shop-api", "the next operator does it", |d| d["spec"]["replicas"] == 4).await?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! From a document to running pods, and back to nothing.
+
+use crate::world::*;
+use anyhow::Result;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_pipeline_becomes_ready_when_its_pods_are() -> Result<()> {
+    let place = Place::new("ready").await?;
+    place.apply(&shop())?;
+    let waiting = place.until_condition("shop", "Reconciling", "True", "WaitingForPods").await?;
+    assert!(waiting.contains("api: 0 of 2 pods ready"), "{waiting}");
+    place.until_pods("shop-api", 2).await?;
+    place.until_pods("shop-worker", 1).await?;
+    place.pods_become_ready().await?;
+    place.until_condition("shop", "Ready", "True", "Ready").await?;
+    let pipeline = place.get("OrderPipeline", "shop").await?;
+    assert_eq!(condition(&pipeline, "Reconciling")["status"], "False");
+    assert_eq!(condition(&pipeline, "Stalled")["status"], "False");
+    assert_eq!(condition(&pipeline, "EffectsDurable")["reason"], "MemoryStore");
+    assert_eq!(pipeline["status"]["backend"]["active"], "kafka");
+    assert_eq!(pipeline["status"]["api"]["readyReplicas"], 2);
+    assert!(place.kubectl(&["get", "events", "--field-selector=reason=Ready"])?.contains("everything that the document asks for runs"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_and_its_arrival_is_noticed() -> Result<()> {
+    let place = Place::new("secrets").await?;
+    place.apply(&shop().replace("  worker: {}", "  worker: {}\n  store: {postgres: {urlSecretRef: {name: db, key: url}}}"))?;
+    let sentence = place.until_condition("shop", "Ready", "False", "SecretMissing").await?;
+    assert!(sentence.contains("Secret db is missing"), "{sentence}");
+    place.get("Deployment", "shop-worker").await?;
+    place.kubectl(&["create", "secret", "generic", "db", "--from-literal=url=postgres://x"])?;
+    place.until_condition("shop", "Ready", "False", "WaitingForPods").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_document_no_longer_has_is_removed_and_a_deleted_pipeline_leaves_nothing() -> Result<()> {
+    let place = Place::new("removal").await?;
+    place.apply(&(shop() + "  generator: {rate: 1}\n"))?;
+    place.until("Deployment", "shop-generator", "it is made", |d| !d.is_null()).await?;
+    place.patch("shop", &json!({"spec": {"generator": null}}))?;
+    place.until("Deployment", "shop-generator", "it is removed", |d| d.is_null()).await?;
+    place.get("Deployment", "shop-api").await?;
+
+    place.kubectl(&["delete", "op", "shop"])?;
+    for (kind, name) in [
+        ("Deployment", "shop-api"),
+        ("Deployment", "shop-worker"),
+        ("Service", "shop-api"),
+        ("ConfigMap", "shop-config"),
+        ("ServiceAccount", "shop-runtime"),
+        ("Role", "shop-runtime"),
+        ("RoleBinding", "shop-runtime"),
+    ] {
+        place.until(kind, name, "it is collected", |o| o.is_null()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn pipelines_of_one_name_in_two_namespaces_do_not_meet() -> Result<()> {
+    let (one, two) = (Place::new("north").await?, Place::new("south").await?);
+    one.apply(&shop())?;
+    two.apply(&shop().replace("replicas: 2", "replicas: 5"))?;
+    one.until("Deployment", "shop-api", "it is made", |d| d["spec"]["replicas"] == 2).await?;
+    two.until("Deployment", "shop-api", "it is made", |d| d["spec"]["replicas"] == 5).await?;
+    one.kubectl(&["delete", "op", "shop"])?;
+    one.until("Deployment", "shop-api", "it is collected", |d| d.is_null()).await?;
+    assert_eq!(two.get("Deployment", "shop-api").await?["spec"]["replicas"], 5);
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The operator against a real API server: installed from `config/`, run as its own program under its own ServiceAccount.
+//! There is no node: pods stay pending until a test says that they are ready.
+#![forbid(unsafe_code)]
+
+mod changes;
+mod documents;
+mod lifecycle;
+mod world;

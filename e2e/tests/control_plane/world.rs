@@ -1,0 +1,234 @@
+//! One control plane and one operator for all tests of this program, each test in a namespace of its own.
+
+use anyhow::{Context, Result, bail};
+use e2e::bed::{ControlPlane, Process, Write, binaries, client_of, free_port};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::wait::await_condition;
+use kube::{Client, ResourceExt};
+use nix::sys::signal::Signal;
+use serde_json::{Value as Json, json};
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+pub const OPERATOR: &str = "system:serviceaccount:orderpipeline-system:orderpipeline-operator";
+const WITHIN: Duration = Duration::from_secs(90);
+
+pub struct World {
+    pub cluster: ControlPlane,
+    operator: Mutex<Operator>,
+}
+
+struct Operator {
+    process: Process,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+}
+
+/// A test's own namespace, with a client of the test's own runtime.
+pub struct Place {
+    pub world: Arc<World>,
+    pub client: Client,
+    pub namespace: String,
+}
+
+pub fn repository(path: &str) -> String {
+    format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+async fn world() -> Result<Arc<World>> {
+    static WORLD: OnceCell<Arc<World>> = OnceCell::const_new();
+    let made = WORLD.get_or_try_init(|| async {
+        let cluster = ControlPlane::start().await?;
+        let crds = repository("config/crd");
+        cluster.kubectl(&["apply", "--server-side", "-k", &crds])?;
+        cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
+        // the namespace stands behind what lies in it, and kubectl goes on with the rest
+        cluster.kubectl(&["apply", "--server-side", "-k", &repository("config/operator")])?;
+        cluster.kubectl(&["apply", "--server-side", "-k", &repository("config/default")])?;
+        let kubeconfig = cluster.kubeconfig_for("orderpipeline-system", "orderpipeline-operator")?;
+        let log = cluster.room().join("operator.log");
+        let process = operator(&kubeconfig, &log)?;
+        Ok::<_, anyhow::Error>(Arc::new(World { cluster, operator: Mutex::new(Operator { process, kubeconfig, log }) }))
+    });
+    Ok(made.await?.clone())
+}
+
+fn operator(kubeconfig: &PathBuf, log: &PathBuf) -> Result<Process> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let mut command = Command::new(binaries::binary("operator")?);
+    command.args(["run", "--image", "registry.test/pipeline-runtime:1", "--lease-seconds", "5"]);
+    command.args(["--lease-namespace", "orderpipeline-system", "--health-port", &free_port()?.to_string()]);
+    command.env("KUBECONFIG", kubeconfig).env("RUST_LOG", "info").stdout(log.try_clone()?).stderr(log);
+    Process::start(&mut command)
+}
+
+impl World {
+    /// Ends the operator as Kubernetes does, and starts it again.
+    pub async fn restart_operator(&self) -> Result<()> {
+        let mut ended = {
+            let mut operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
+            operator.process.signal(Signal::SIGTERM)?;
+            let next = operator_again(&operator)?;
+            std::mem::replace(&mut operator.process, next)
+        };
+        let status = ended.wait(Duration::from_secs(30)).await?;
+        if !status.success() {
+            bail!("the operator ended with {status} on SIGTERM:\n{}", self.log());
+        }
+        Ok(())
+    }
+
+    /// kill -9, and a new one.
+    pub fn kill_operator(&self) -> Result<()> {
+        let mut operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
+        operator.process.kill();
+        operator.process = operator_again(&operator)?;
+        Ok(())
+    }
+
+    pub fn log(&self) -> String {
+        let operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = std::fs::read_to_string(&operator.log).unwrap_or_default();
+        text.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn operator_again(old: &Operator) -> Result<Process> {
+    operator(&old.kubeconfig, &old.log)
+}
+
+impl Place {
+    /// A namespace that takes only restricted pods.
+    pub async fn new(namespace: &str) -> Result<Place> {
+        let world = world().await?;
+        world.cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
+        ))?;
+        let client = client_of(&world.cluster.kubeconfig()).await?;
+        Ok(Place { world, client, namespace: namespace.to_owned() })
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.world.cluster.kubectl(&[&["-n", self.namespace.as_str()], arguments].concat())
+    }
+
+    /// Applies a document into this namespace.
+    pub fn apply(&self, document: &str) -> Result<String> {
+        let file = self.world.cluster.room().join(format!("{}-document.yaml", self.namespace));
+        std::fs::write(&file, document)?;
+        self.kubectl(&["apply", "-f", &file.to_string_lossy()])
+    }
+
+    /// Changes the pipeline.
+    pub fn patch(&self, name: &str, patch: &Json) -> Result<String> {
+        self.kubectl(&["patch", "op", name, "--type=merge", "-p", &patch.to_string()])
+    }
+
+    pub fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let (group, version) = match kind {
+            "OrderPipeline" => ("orderpipeline.dev", "v1alpha1"),
+            "Deployment" | "ReplicaSet" => ("apps", "v1"),
+            "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+            _ => ("", "v1"),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    pub async fn get(&self, kind: &str, name: &str) -> Result<Json> {
+        Ok(serde_json::to_value(self.api(kind).get(name).await.with_context(|| format!("{kind} {name}"))?)?)
+    }
+
+    /// Waits, by a watch, until an object is as described; a missing object is null.
+    pub async fn until(&self, kind: &str, name: &str, what: &str, holds: impl Fn(&Json) -> bool) -> Result<Json> {
+        let as_json = |object: Option<&DynamicObject>| object.map_or(Json::Null, |o| serde_json::to_value(o).unwrap_or_default());
+        let condition = |object: Option<&DynamicObject>| holds(&as_json(object));
+        match tokio::time::timeout(WITHIN, await_condition(self.api(kind), name, condition)).await {
+            Ok(object) => Ok(as_json(object?.as_ref())),
+            Err(_) => {
+                let last = serde_json::to_string_pretty(&self.get(kind, name).await.unwrap_or_default())?;
+                bail!("{kind} {name}: {what}: not within {WITHIN:?}\nlast seen: {last}\noperator:\n{}", self.world.log())
+            }
+        }
+    }
+
+    /// Waits until a condition of the pipeline has this status and reason, and gives its message.
+    pub async fn until_condition(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
+        let as_wanted = |object: &Json| {
+            let is = condition(object, type_);
+            is["status"] == status && is["reason"] == reason && object["status"]["observedGeneration"] == object["metadata"]["generation"]
+        };
+        let object = self.until("OrderPipeline", name, &format!("{type_} is {status} for {reason}"), as_wanted).await?;
+        Ok(condition(&object, type_)["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What a kubelet would say: every pod of the namespace runs and is ready.
+    pub async fn pods_become_ready(&self) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        for pod in pods.list(&ListParams::default()).await? {
+            pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&ready)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a Deployment has made so many pods.
+    pub async fn until_pods(&self, deployment: &str, count: i64) -> Result<()> {
+        self.until("Deployment", deployment, "its pods are made", |d| d["status"]["updatedReplicas"] == count).await?;
+        Ok(())
+    }
+
+    /// What the operator has written into this namespace so far, but for events.
+    pub fn writes(&self) -> Result<Vec<Write>> {
+        let mut writes = self.world.cluster.writes(OPERATOR)?;
+        writes.retain(|write| write.namespace == self.namespace && write.resource != "events");
+        Ok(writes)
+    }
+
+    /// The resourceVersion of everything that carries the operator's label, and of the pipelines.
+    pub async fn versions(&self) -> Result<Vec<(String, String)>> {
+        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=orderpipeline-operator");
+        let mut versions = Vec::new();
+        for (kind, which) in [
+            ("OrderPipeline", ListParams::default()),
+            ("ConfigMap", ours.clone()),
+            ("Deployment", ours.clone()),
+            ("Service", ours.clone()),
+            ("ServiceAccount", ours.clone()),
+            ("Role", ours.clone()),
+            ("RoleBinding", ours),
+        ] {
+            for object in self.api(kind).list(&which).await? {
+                versions.push((format!("{kind} {}", object.name_any()), object.resource_version().unwrap_or_default()));
+            }
+        }
+        Ok(versions)
+    }
+}
+
+pub fn condition<'a>(pipeline: &'a Json, type_: &str) -> &'a Json {
+    let conditions = pipeline["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().find(|c| c["type"] == type_).unwrap_or(&Json::Null)
+}
+
+/// A small pipeline that needs no Secret.
+pub fn shop() -> String {
+    "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: kafka, kafka: {bootstrapServers: 'kafka:9092'}}]
+  topics: [{name: orders}]
+  events: [{name: OrderCreated, effect: Create}]
+  api: {replicas: 2}
+  worker: {}
+"
+    .to_owned()
+}

@@ -1,0 +1,182 @@
+//! The pod of a role: as little power as it can do with, its configuration and the Secrets that it needs as files.
+
+use super::{Blueprint, hash, restart, secrets};
+use crate::names::{self, Role};
+use crds::pipeline::{PodTemplate, Quantity as Amount, Resources};
+use crds::runtime_config::{CONFIG_DIR, SECRETS_DIR};
+use k8s_openapi::api::core::v1::*;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
+
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+pub fn template(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>) -> Result<PodTemplateSpec, serde_json::Error> {
+    let name = blueprint.name();
+    let mut annotations = wishes.map(|w| w.annotations.clone()).unwrap_or_default();
+    annotations.insert(names::ROLLS_ON.into(), restart::rolls_on(blueprint.config, role)?);
+    let mut labels = wishes.map(|w| w.labels.clone()).unwrap_or_default();
+    labels.extend(names::role_labels(&name, role));
+    let (volumes, mounts) = files(blueprint, role)?;
+    Ok(PodTemplateSpec {
+        metadata: Some(ObjectMeta { annotations: Some(annotations), labels: Some(labels), ..Default::default() }),
+        spec: Some(PodSpec {
+            service_account_name: Some(names::access(&name)),
+            // With one backend there is nothing to switch, and no pod has a reason to ask the API server.
+            automount_service_account_token: Some(blueprint.config.backends.len() > 1),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(wishes.map_or(DEFAULT_GRACE_SECONDS, |w| w.termination_grace_period_seconds.into())),
+            node_selector: wishes.map(|w| w.node_selector.clone()).filter(|s| !s.is_empty()),
+            topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+                max_skew: 1,
+                topology_key: "kubernetes.io/hostname".into(),
+                when_unsatisfiable: "ScheduleAnyway".into(),
+                label_selector: Some(LabelSelector { match_labels: Some(names::pod_selector(&name, role)), ..Default::default() }),
+                ..Default::default()
+            }]),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
+                ..Default::default()
+            }),
+            containers: vec![container(blueprint, role, wishes, mounts)],
+            volumes: Some(volumes),
+            ..Default::default()
+        }),
+    })
+}
+
+fn container(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>, mounts: Vec<VolumeMount>) -> Container {
+    let port_name = if role == Role::Api { "http" } else { "health" };
+    let image = blueprint.pipeline.spec.image.as_deref().unwrap_or(blueprint.default_image);
+    Container {
+        name: role.name().into(),
+        image: Some(image.to_owned()),
+        command: Some(vec!["pipeline-runtime".into()]),
+        args: Some(vec![role.name().into()]),
+        env: Some(
+            [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace"), ("POD_UID", "metadata.uid")].map(from_field).into(),
+        ),
+        ports: Some(vec![ContainerPort {
+            name: Some(port_name.into()),
+            container_port: role.port(),
+            protocol: Some("TCP".into()),
+            ..Default::default()
+        }]),
+        liveness_probe: Some(probe("/healthz", port_name, 10, 6)),
+        // Latched: a broker that goes away later must not take the pods out of the Service, where they answer with a hint.
+        readiness_probe: Some(probe("/readyz/latched", port_name, 5, 3)),
+        resources: Some(resources(wishes.and_then(|w| w.resources.as_ref()))),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Default::default() }),
+            ..Default::default()
+        }),
+        volume_mounts: Some(mounts),
+        ..Default::default()
+    }
+}
+
+fn from_field((name, path): (&str, &str)) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.into(), ..Default::default() };
+    EnvVar { name: name.into(), value_from: Some(EnvVarSource { field_ref: Some(field), ..Default::default() }), ..Default::default() }
+}
+
+fn probe(path: &str, port: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction { path: Some(path.into()), port: IntOrString::String(port.into()), ..Default::default() }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(3),
+        failure_threshold: Some(failures),
+        ..Default::default()
+    }
+}
+
+/// Room for full load; the CPU has no limit, since a throttled pod is a slow pod. Each entry of the document replaces ours.
+fn resources(wishes: Option<&Resources>) -> ResourceRequirements {
+    let with = |ours: &[(&str, &str)], theirs: Option<&BTreeMap<String, Amount>>| {
+        let mut all: BTreeMap<String, Quantity> = ours.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect();
+        all.extend(theirs.into_iter().flatten().map(|(k, v)| (k.clone(), Quantity(v.text()))));
+        Some(all)
+    };
+    ResourceRequirements {
+        requests: with(&[("cpu", "50m"), ("memory", "64Mi")], wishes.map(|w| &w.requests)),
+        limits: with(&[("memory", "128Mi")], wishes.map(|w| &w.limits)),
+        ..Default::default()
+    }
+}
+
+/// The configuration as a folder, each Secret as a folder below one: that is how rotated contents reach a running pod.
+fn files(blueprint: &Blueprint, role: Role) -> Result<(Vec<Volume>, Vec<VolumeMount>), serde_json::Error> {
+    let config = ConfigMapVolumeSource { name: names::config_map(&blueprint.name()), ..Default::default() };
+    let mut volumes = vec![
+        Volume { name: "config".into(), config_map: Some(config), ..Default::default() },
+        // The root is read-only; libraries may want a place for a temporary file.
+        Volume {
+            name: "tmp".into(),
+            empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity("64Mi".into())), ..Default::default() }),
+            ..Default::default()
+        },
+    ];
+    let mut mounts = vec![mount("config", CONFIG_DIR), VolumeMount { read_only: None, ..mount("tmp", "/tmp") }];
+    for (secret, keys) in secrets::of_role(blueprint.config, role) {
+        // A Secret's name may be longer than a volume's.
+        let volume = format!("secret-{}", hash(&secret)?);
+        let items = match keys {
+            secrets::Keys::All => None,
+            secrets::Keys::These(keys) => Some(keys.into_iter().map(|k| KeyToPath { path: k.clone(), key: k, mode: None }).collect()),
+        };
+        mounts.push(mount(&volume, &format!("{SECRETS_DIR}/{secret}")));
+        let source = SecretVolumeSource { secret_name: Some(secret), items, default_mode: Some(0o444), optional: None };
+        volumes.push(Volume { name: volume, secret: Some(source), ..Default::default() });
+    }
+    Ok((volumes, mounts))
+}
+
+fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: volume.into(), mount_path: path.into(), read_only: Some(true), ..Default::default() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::super::{Kind, tests::*};
+    use serde_json::json;
+
+    #[test]
+    fn the_documents_template_is_followed_but_cannot_take_the_selectors_labels() {
+        let document = DOCUMENT.replace(
+            "replicas: 2",
+            "replicas: 2, template: {resources: {requests: {cpu: 2}, limits: {memory: 1Gi}}, nodeSelector: {disk: fast}, \
+             annotations: {team: a}, labels: {tier: front, app.kubernetes.io/component: mine}, terminationGracePeriodSeconds: 90}",
+        );
+        let template = &built(&document, Kind::Deployment, "shop-api").unwrap()["spec"]["template"];
+        let pod = &template["spec"];
+        assert_eq!(pod["containers"][0]["resources"], json!({"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}));
+        assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
+        assert_eq!(pod["terminationGracePeriodSeconds"], 90);
+        assert_eq!(template["metadata"]["annotations"]["team"], "a");
+        assert_eq!(template["metadata"]["labels"]["tier"], "front");
+        assert_eq!(template["metadata"]["labels"]["app.kubernetes.io/component"], "api");
+    }
+
+    #[test]
+    fn only_a_pipeline_with_two_backends_gets_a_token() {
+        let token = |document: &str| {
+            built(document, Kind::Deployment, "shop-worker").unwrap()["spec"]["template"]["spec"]["automountServiceAccountToken"].clone()
+        };
+        assert_eq!(token(DOCUMENT), false);
+        let two =
+            DOCUMENT.replace("  backends:\n", "  backend: kafka\n  backends:\n  - {name: next, kafka: {bootstrapServers: 'next:9092'}}\n");
+        assert_eq!(token(&two), true);
+    }
+
+    #[test]
+    fn the_documents_image_wins() {
+        let document = DOCUMENT.replace("spec:\n", "spec:\n  image: mine:2\n");
+        let object = built(&document, Kind::Deployment, "shop-worker").unwrap();
+        assert_eq!(object["spec"]["template"]["spec"]["containers"][0]["image"], "mine:2");
+    }
+}

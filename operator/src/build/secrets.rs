@@ -1,0 +1,97 @@
+//! Which Secrets the document names, and which of them the pods of a role mount: only what they need.
+
+use crate::names::Role;
+use crds::pipeline::{Backend, SecretKeyRef, SecretRef};
+use crds::runtime_config::{RuntimeConfig, StoreConfig};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The keys of a Secret that are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    All,
+    These(BTreeSet<String>),
+}
+
+/// By the Secret's name.
+pub type Secrets = BTreeMap<String, Keys>;
+
+pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
+    let mut secrets = Secrets::new();
+    config.backends.iter().for_each(|backend| of_backend(&mut secrets, backend));
+    if role != Role::Generator
+        && let StoreConfig::Postgres { url, .. } = &config.store
+    {
+        key(&mut secrets, url);
+    }
+    if role == Role::Api
+        && let Some(api) = &config.api
+    {
+        [&api.keys, &api.admin_keys].into_iter().flatten().for_each(|whole| all(&mut secrets, whole));
+    }
+    secrets
+}
+
+/// Those of every role that the pipeline has.
+pub fn of_pipeline(config: &RuntimeConfig) -> Secrets {
+    let mut secrets = Secrets::new();
+    for role in super::deployment::roles(config) {
+        for (name, keys) in of_role(config, role) {
+            match (secrets.get_mut(&name), keys) {
+                (Some(Keys::These(known)), Keys::These(more)) => known.extend(more),
+                (Some(Keys::All), _) => {}
+                (_, keys) => {
+                    secrets.insert(name, keys);
+                }
+            }
+        }
+    }
+    secrets
+}
+
+fn of_backend(secrets: &mut Secrets, backend: &Backend) {
+    if let Some(kafka) = &backend.kafka {
+        let auth = kafka.auth.as_ref();
+        let ca = kafka.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref());
+        let password = auth.and_then(|a| a.scram_sha512.as_ref().or(a.plain.as_ref())).map(|p| &p.password_secret_ref);
+        let mtls = auth.and_then(|a| a.mtls.as_ref());
+        let references = [ca, password, mtls.map(|m| &m.certificate_secret_ref), mtls.map(|m| &m.key_secret_ref)];
+        references.into_iter().flatten().for_each(|reference| key(secrets, reference));
+    }
+    if let Some(hubs) = &backend.event_hubs {
+        let checkpoints = hubs.checkpoints.as_ref().and_then(|c| c.connection_string_secret_ref.as_ref());
+        [hubs.auth.connection_string_secret_ref.as_ref(), checkpoints].into_iter().flatten().for_each(|reference| key(secrets, reference));
+    }
+}
+
+fn key(secrets: &mut Secrets, reference: &SecretKeyRef) {
+    if let Keys::These(keys) = secrets.entry(reference.name.clone()).or_insert_with(|| Keys::These(BTreeSet::new())) {
+        keys.insert(reference.key.clone());
+    }
+}
+
+fn all(secrets: &mut Secrets, reference: &SecretRef) {
+    secrets.insert(reference.name.clone(), Keys::All);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::super::tests::*;
+    use super::*;
+
+    fn these(keys: &[&str]) -> Keys {
+        Keys::These(keys.iter().map(|&k| k.to_owned()).collect())
+    }
+
+    #[test]
+    fn each_role_mounts_what_it_needs() {
+        let config = crds::resolve(&pipeline(DOCUMENT));
+        let broker = ("broker".to_owned(), these(&["ca.crt", "password"]));
+        let db = ("db".to_owned(), these(&["url"]));
+        let keys = ("keys".to_owned(), Keys::All);
+        assert_eq!(of_role(&config, Role::Api), Secrets::from([broker.clone(), db.clone(), keys.clone()]));
+        assert_eq!(of_role(&config, Role::Worker), Secrets::from([broker.clone(), db.clone()]));
+        assert_eq!(of_role(&config, Role::Generator), Secrets::from([broker.clone()]));
+        assert_eq!(of_pipeline(&config), Secrets::from([broker, db, keys]));
+    }
+}

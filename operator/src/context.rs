@@ -1,0 +1,72 @@
+//! What every reconcile has at hand: the client, with a deadline on each call, and what it counts.
+
+use crate::build::Kind;
+use crate::metrics::Metrics;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::events::Recorder;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The client itself would go on trying for a quarter of an hour.
+const CALL: Duration = Duration::from_secs(10);
+
+pub struct Context {
+    pub client: Client,
+    pub default_image: String,
+    /// One for all: it folds repeated events into one.
+    pub recorder: Recorder,
+    pub failures: Failures,
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{doing}: {source}")]
+    Api { doing: String, source: kube::Error },
+    #[error("{doing}: no answer within {after:?}")]
+    Deadline { doing: String, after: Duration },
+    #[error("{doing}: {source}")]
+    Json { doing: &'static str, source: serde_json::Error },
+}
+
+impl Error {
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Api { source: kube::Error::Api(status), .. } if status.code == 404)
+    }
+}
+
+impl Context {
+    pub fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
+    }
+
+    /// One call to the API server, with its deadline and with words for what failed.
+    pub async fn within<T>(&self, doing: impl Fn() -> String, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+        match tokio::time::timeout(CALL, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(Error::Api { doing: doing(), source }),
+            Err(_) => Err(Error::Deadline { doing: doing(), after: CALL }),
+        }
+    }
+}
+
+/// How often in a row each pipeline has failed, by namespace and name. One that succeeds, or is gone, is forgotten: it holds no
+/// more than what fails now.
+#[derive(Default)]
+pub struct Failures(Mutex<HashMap<(String, String), u32>>);
+
+impl Failures {
+    /// How many there were before this one.
+    pub fn one_more(&self, namespace: &str, name: &str) -> u32 {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry((namespace.to_owned(), name.to_owned())).or_default();
+        *count = count.saturating_add(1);
+        *count - 1
+    }
+
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}

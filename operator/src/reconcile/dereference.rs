@@ -1,0 +1,101 @@
+//! First step: reads what the others look at, from the API server itself and not from a cache, so that nothing old is acted on.
+
+use crate::build::Kind;
+use crate::build::secrets::{Keys, Secrets};
+use crate::context::{Context, Error};
+use crate::names;
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::ApiResource;
+use kube::{Resource, ResourceExt};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// What exists.
+pub struct Read {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+    /// The pipeline as it came, whatever is in it: a document that does not even fit the types must not stop anything.
+    pub document: Json,
+    /// What carries the pipeline's labels, by kind and name.
+    pub children: BTreeMap<(Kind, String), DynamicObject>,
+}
+
+impl Read {
+    pub fn is_being_deleted(&self) -> bool {
+        self.document["metadata"].get("deletionTimestamp").is_some()
+    }
+
+    /// Whether an object belongs to this very pipeline, and not to one of the same name before it.
+    pub fn owns(&self, object: &DynamicObject) -> bool {
+        object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
+    }
+}
+
+/// None if the pipeline is gone.
+pub async fn read(context: &Context, namespace: &str, name: &str) -> Result<Option<Read>, Error> {
+    let pipelines: Api<DynamicObject> =
+        Api::namespaced_with(context.client.clone(), namespace, &ApiResource::erase::<crds::OrderPipeline>(&()));
+    let reading = || format!("reading OrderPipeline {namespace}/{name}");
+    let Some(object) = context.within(reading, pipelines.get_opt(name)).await? else { return Ok(None) };
+    let (uid, generation) = (object.uid().unwrap_or_default(), object.meta().generation.unwrap_or_default());
+    let document = serde_json::to_value(object).map_err(|source| Error::Json { doing: "reading an OrderPipeline", source })?;
+    let mut read = Read { namespace: namespace.to_owned(), name: name.to_owned(), uid, generation, document, children: BTreeMap::new() };
+    // A longer name is no label value; nothing can have been made for it.
+    if name.len() <= 63 {
+        read.children = children(context, namespace, name).await?;
+    }
+    Ok(Some(read))
+}
+
+async fn children(context: &Context, namespace: &str, name: &str) -> Result<BTreeMap<(Kind, String), DynamicObject>, Error> {
+    let labelled = ListParams::default().labels(&names::children_selector(name));
+    let lists = Kind::ALL.map(|kind| {
+        let labelled = &labelled;
+        async move {
+            let listing = || format!("listing each {kind:?} of {namespace}/{name}");
+            let list = context.within(listing, context.api(kind, namespace).list(labelled)).await?;
+            Ok::<_, Error>(list.items.into_iter().map(move |object| ((kind, object.name_any()), object)))
+        }
+    });
+    Ok(try_join_all(lists).await?.into_iter().flatten().collect())
+}
+
+/// One sentence for each Secret, or key of one, that the document names and that is not there. Only names are kept: no
+/// content stays in this process, and there is no cache of Secrets.
+pub async fn missing_secrets(context: &Context, namespace: &str, secrets: &Secrets) -> Result<Vec<String>, Error> {
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
+    let lookups = secrets.iter().map(|(name, keys)| {
+        let api = &api;
+        async move {
+            let found = context.within(|| format!("looking for Secret {namespace}/{name}"), api.get_opt(name)).await?;
+            Ok::<_, Error>(complaint(name, keys, found.map(|secret| secret.data.unwrap_or_default().into_keys().collect())))
+        }
+    });
+    Ok(try_join_all(lookups).await?.into_iter().flatten().collect())
+}
+
+fn complaint(name: &str, keys: &Keys, found: Option<Vec<String>>) -> Option<String> {
+    let Some(found) = found else { return Some(format!("Secret {name} is missing: create it, the pods start then by themselves")) };
+    let Keys::These(wanted) = keys else { return None };
+    let missing: Vec<&str> = wanted.iter().filter(|key| !found.contains(key)).map(String::as_str).collect();
+    (!missing.is_empty()).then(|| format!("Secret {name} has no key {}: add it, the pods start then by themselves", missing.join(", ")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_which_secret_and_which_key_is_missing() {
+        let keys = Keys::These(["url".to_owned(), "ca".to_owned()].into());
+        assert!(complaint("db", &keys, None).unwrap().starts_with("Secret db is missing"));
+        assert!(complaint("db", &keys, Some(vec!["url".to_owned()])).unwrap().starts_with("Secret db has no key ca"));
+        assert_eq!(complaint("db", &keys, Some(vec!["ca".to_owned(), "url".to_owned(), "more".to_owned()])), None);
+        assert_eq!(complaint("keys", &Keys::All, Some(vec![])), None);
+    }
+}

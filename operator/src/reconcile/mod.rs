@@ -1,0 +1,78 @@
+//! What happens when a pipeline, or something that belongs to it, has changed: the steps, in the order in which they run.
+//!
+//! 1. `dereference` reads, freshly: the document, what exists for it, the Secrets that it names.
+//! 2. `validate` turns the document into a checked pipeline, or into its mistakes. Pure.
+//! 3. `build` (its own room) says what should exist. Pure.
+//! 4. `apply` writes what differs and removes what is no longer wanted.
+//! 5. `status` says how it is: computed purely, written only if changed.
+
+mod apply;
+mod dereference;
+mod difference;
+mod status;
+mod validate;
+
+use crate::build::{self, Blueprint};
+use crate::context::{Context, Error};
+use dereference::Read;
+use kube::runtime::controller::Action;
+use status::Finding;
+use std::time::Duration;
+use validate::Valid;
+
+/// A bound for all the steps together; each call to the API server has its own.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How soon we look again for something that no watch tells of: a Secret that is missing, a name that is taken.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// Brings one pipeline to what its document says.
+pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Action, Error> {
+    match tokio::time::timeout(DEADLINE, steps(context, namespace, name)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::Deadline { doing: format!("reconciling {namespace}/{name}"), after: DEADLINE }),
+    }
+}
+
+async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action, Error> {
+    let Some(mut read) = dereference::read(context, namespace, name).await? else {
+        return Ok(Action::await_change()); // gone: the garbage collector removes what belonged to it
+    };
+    if read.is_being_deleted() {
+        return Ok(Action::await_change());
+    }
+    let (finding, valid) = match validate::validate(&read.document) {
+        Err(mistakes) => (Finding::Invalid(mistakes), None),
+        Ok(valid) => match bring_about(context, &mut read, &valid).await {
+            Ok(finding) => (finding, Some(valid)),
+            Err(error) => {
+                // Said before it is tried again, since that may be a while.
+                status::report(context, &read, &Finding::NotApplied(error.to_string()), Some(&valid)).await?;
+                return Err(error);
+            }
+        },
+    };
+    status::report(context, &read, &finding, valid.as_ref()).await?;
+    Ok(match finding {
+        Finding::SecretsMissing(_) | Finding::NamesTaken(_) => Action::requeue(LOOK_AGAIN),
+        _ => Action::await_change(),
+    })
+}
+
+/// Makes the cluster what the pipeline says, as far as it is possible now.
+async fn bring_about(context: &Context, read: &mut Read, valid: &Valid) -> Result<Finding, Error> {
+    let blueprint = Blueprint { pipeline: &valid.pipeline, config: &valid.config, default_image: &context.default_image };
+    let wanted = build::build(&blueprint).map_err(|source| Error::Json { doing: "building the objects of a pipeline", source })?;
+    let taken = apply::apply(context, read, wanted).await?;
+    if !taken.is_empty() {
+        return Ok(Finding::NamesTaken(taken));
+    }
+    // Applied all the same: the pods start by themselves as soon as the Secret is there.
+    let missing = dereference::missing_secrets(context, &read.namespace, &build::secrets::of_pipeline(&valid.config)).await?;
+    Ok(if missing.is_empty() { Finding::Applied } else { Finding::SecretsMissing(missing) })
+}
+
+/// Exponential, so that what cannot work now does not keep the API server busy: 1 s, 2 s, ... five minutes.
+pub fn after_failure(context: &Context, namespace: &str, name: &str) -> Action {
+    let failures = context.failures.one_more(namespace, name);
+    Action::requeue(Duration::from_secs(1 << failures.min(9)).min(Duration::from_secs(300)))
+}

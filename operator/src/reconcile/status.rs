@@ -1,0 +1,244 @@
+//! Last step: says how the pipeline is, in the conditions that kstatus reads (Flux, Argo CD, Helm). Computed purely from what was
+//! found; written only if it differs from what stands there, and nothing in it moves by itself.
+
+use super::dereference::Read;
+use super::validate::Valid;
+use crate::build::Kind;
+use crate::context::{Context, Error};
+use crate::names::{self, Role};
+use crds::Mistake;
+use crds::pipeline::{BackendStatus, OrderPipelineStatus, WorkloadStatus};
+use crds::runtime_config::StoreConfig;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
+use kube::runtime::events::{Event, EventType};
+use serde_json::json;
+
+/// The API server takes 32 KiB; a person reads less.
+const LONGEST_MESSAGE: usize = 4000;
+/// An event's note may have so many bytes.
+const LONGEST_NOTE: usize = 1000;
+
+/// What the steps before have found.
+#[derive(Debug)]
+pub enum Finding {
+    Applied,
+    Invalid(Vec<Mistake>),
+    SecretsMissing(Vec<String>),
+    NamesTaken(Vec<String>),
+    NotApplied(String),
+}
+
+/// How a pipeline is, in one word and one sentence.
+#[derive(Debug, PartialEq)]
+enum Health {
+    Ready,
+    /// It may get there by itself.
+    Progressing(&'static str, String),
+    /// It will not, unless somebody changes something.
+    Stalled(&'static str, String),
+}
+
+/// Computes the status and writes it if it has changed.
+pub async fn report(context: &Context, read: &Read, finding: &Finding, valid: Option<&Valid>) -> Result<(), Error> {
+    let before = previous(read);
+    let now = Time(Timestamp::now());
+    let status = compute(read, finding, valid, &before, &now);
+    if status == before {
+        return Ok(());
+    }
+    let resource = ApiResource::erase::<crds::OrderPipeline>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &read.namespace, &resource);
+    let body = json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": read.name, "uid": read.uid}, "status": status});
+    let writing = || format!("writing the status of {}/{}", read.namespace, read.name);
+    let how = PatchParams::apply(names::FIELD_MANAGER).force();
+    context.within(writing, api.patch_status(&read.name, &how, &Patch::Apply(&body))).await?;
+    context.metrics.status_written();
+    if let Some(event) = event(&before, &status) {
+        tell(context, read, &event).await;
+    }
+    Ok(())
+}
+
+/// One that cannot be read counts as none: it is written anew.
+fn previous(read: &Read) -> OrderPipelineStatus {
+    read.document.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+}
+
+fn compute(read: &Read, finding: &Finding, valid: Option<&Valid>, before: &OrderPipelineStatus, now: &Time) -> OrderPipelineStatus {
+    let deployment = |role| read.children.get(&(Kind::Deployment, names::workload(&read.name, role))).filter(|d| read.owns(d));
+    let deployments: Vec<(Role, Deployment)> = Role::ALL
+        .into_iter()
+        .filter_map(|role| Some((role, serde_json::from_value(serde_json::to_value(deployment(role)?).ok()?).ok()?)))
+        .collect();
+    let workload = |role| deployments.iter().find(|(r, _)| *r == role).map(|(_, d)| workload_status(&read.name, role, d));
+    let mut status = OrderPipelineStatus {
+        observed_generation: Some(read.generation),
+        conditions: before.conditions.clone(),
+        backend: before.backend.clone(),
+        api: workload(Role::Api),
+        worker: workload(Role::Worker),
+        generator: workload(Role::Generator),
+    };
+    // Only what was applied may say where the pipeline runs: from then on a document cannot move it.
+    if let (Finding::Applied | Finding::SecretsMissing(_), Some(valid)) = (finding, valid) {
+        let backend = status.backend.get_or_insert_with(BackendStatus::default);
+        backend.active = Some(valid.config.backend.clone());
+        backend.writing = Some(valid.config.backend.clone());
+        backend.phase = Some("Steady".into());
+    }
+    let mut set = |type_: &str, value: bool, reason: &str, message: &str| {
+        set_condition(&mut status.conditions, read.generation, now, type_, value, reason, message);
+    };
+    let health = health(finding, &deployments);
+    let (reason, message) = match &health {
+        Health::Ready => ("Ready", "everything that the document asks for runs"),
+        Health::Progressing(reason, message) | Health::Stalled(reason, message) => (*reason, message.as_str()),
+    };
+    let moving = matches!(health, Health::Progressing(..));
+    let stalled = matches!(health, Health::Stalled(..));
+    set("Ready", health == Health::Ready, reason, message);
+    set("Reconciling", moving, if moving { reason } else { "Settled" }, if moving { message } else { "" });
+    set("Stalled", stalled, if stalled { reason } else { "NotStalled" }, if stalled { message } else { "" });
+    if let Some(valid) = valid {
+        match valid.config.store {
+            StoreConfig::Postgres { .. } => set("EffectsDurable", true, "Postgres", "each event takes effect once, in PostgreSQL"),
+            StoreConfig::Memory { .. } => set(
+                "EffectsDurable",
+                false,
+                "MemoryStore",
+                "orders are kept in memory: they are gone with the pod, and an event may take effect more than once; set spec.store.postgres",
+            ),
+        }
+    }
+    status
+}
+
+fn health(finding: &Finding, deployments: &[(Role, Deployment)]) -> Health {
+    match finding {
+        Finding::Invalid(mistakes) => Health::Stalled("InvalidSpec", listed(mistakes)),
+        Finding::NamesTaken(objects) => Health::Stalled(
+            "NameTaken",
+            format!("{} exist and belong to somebody else: delete or rename them, or rename the pipeline", objects.join(", ")),
+        ),
+        Finding::NotApplied(why) => Health::Progressing("NotApplied", bounded(why, LONGEST_MESSAGE)),
+        Finding::SecretsMissing(sentences) => Health::Progressing("SecretMissing", bounded(&sentences.join("; "), LONGEST_MESSAGE)),
+        Finding::Applied => rollout(deployments),
+    }
+}
+
+/// The same lines as `pipeline-runtime check` prints; what does not fit is counted.
+fn listed(mistakes: &[Mistake]) -> String {
+    let mut text = String::new();
+    for (index, mistake) in mistakes.iter().enumerate() {
+        let line = format!("{}{mistake}", if index == 0 { "" } else { "\n" });
+        if text.len() + line.len() > LONGEST_MESSAGE {
+            let rest = mistakes.len() - index;
+            return bounded(&if index == 0 { line } else { text }, LONGEST_MESSAGE) + &format!("\n... and {rest} more");
+        }
+        text += &line;
+    }
+    text
+}
+
+fn rollout(deployments: &[(Role, Deployment)]) -> Health {
+    let mut waiting = Vec::new();
+    for (role, deployment) in deployments {
+        let status = deployment.status.clone().unwrap_or_default();
+        let stuck = status.conditions.iter().flatten().any(|c| c.reason.as_deref() == Some("ProgressDeadlineExceeded"));
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let [updated, ready, all] = [status.updated_replicas, status.available_replicas, status.replicas].map(Option::unwrap_or_default);
+        let seen = status.observed_generation >= deployment.metadata.generation;
+        if stuck {
+            let sentence =
+                format!("the pods of the {} do not become ready: see kubectl describe deployment {}", role.name(), name(deployment));
+            return Health::Stalled("RolloutStuck", sentence);
+        }
+        if !seen || updated < wanted || ready < wanted || all > updated {
+            waiting.push(format!("{}: {} of {wanted} pods ready", role.name(), ready.min(updated)));
+        }
+    }
+    if waiting.is_empty() { Health::Ready } else { Health::Progressing("WaitingForPods", waiting.join(", ")) }
+}
+
+fn name(deployment: &Deployment) -> &str {
+    deployment.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn workload_status(pipeline: &str, role: Role, deployment: &Deployment) -> WorkloadStatus {
+    let status = deployment.status.as_ref();
+    WorkloadStatus {
+        replicas: status.and_then(|s| s.replicas).unwrap_or_default(),
+        ready_replicas: status.and_then(|s| s.ready_replicas).unwrap_or_default(),
+        selector: Some(names::pod_selector_text(pipeline, role)),
+    }
+}
+
+/// The time moves only when the status does, as the convention is; otherwise each reconcile would cause the next one.
+fn set_condition(conditions: &mut Vec<Condition>, generation: i64, now: &Time, type_: &str, value: bool, reason: &str, message: &str) {
+    let status = if value { "True" } else { "False" };
+    let since = conditions.iter().find(|c| c.type_ == type_ && c.status == status).map(|c| c.last_transition_time.clone());
+    let condition = Condition {
+        type_: type_.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: Some(generation),
+        last_transition_time: since.unwrap_or_else(|| now.clone()),
+    };
+    match conditions.iter_mut().find(|c| c.type_ == type_) {
+        Some(old) => *old = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// Told only when `Ready` changes its value or its reason.
+fn event(before: &OrderPipelineStatus, after: &OrderPipelineStatus) -> Option<Event> {
+    let ready = |status: &OrderPipelineStatus| status.conditions.iter().find(|c| c.type_ == "Ready").cloned();
+    let stalled = after.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "True");
+    let (old, new) = (ready(before), ready(after)?);
+    let changed = old.is_none_or(|old| (&old.status, &old.reason) != (&new.status, &new.reason));
+    let troubled = stalled || matches!(new.reason.as_str(), "SecretMissing" | "NotApplied");
+    changed.then(|| Event {
+        type_: if troubled { EventType::Warning } else { EventType::Normal },
+        reason: new.reason,
+        note: Some(bounded(&new.message, LONGEST_NOTE)),
+        action: "Reconcile".into(),
+        secondary: None,
+    })
+}
+
+/// An event is a courtesy: that it could not be told is no reason to reconcile again.
+async fn tell(context: &Context, read: &Read, event: &Event) {
+    let about = ObjectReference {
+        api_version: Some(crds::OrderPipeline::api_version(&()).into_owned()),
+        kind: Some(crds::OrderPipeline::kind(&()).into_owned()),
+        name: Some(read.name.clone()),
+        namespace: Some(read.namespace.clone()),
+        uid: Some(read.uid.clone()),
+        ..Default::default()
+    };
+    let telling = || format!("telling an event of {}/{}", read.namespace, read.name);
+    if let Err(error) = context.within(telling, context.recorder.publish(event, &about)).await {
+        tracing::warn!(%error, "an event was not told");
+    }
+}
+
+/// At most so many bytes, cut between characters.
+fn bounded(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let end = (0..=bytes - 4).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{} ...", &text[..end])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+#[path = "status_tests.rs"]
+mod tests;
