@@ -8,6 +8,7 @@ use super::Shared;
 use super::lanes::Key;
 use crate::store::{Applied, Change, StoreError};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -36,6 +37,8 @@ pub enum Came {
 pub struct Turn {
     pub key: Key,
     pub last_attempt: bool,
+    /// It failed before: it is applied alone, so that it does not take others down with it again.
+    pub suspect: bool,
 }
 
 impl Shared {
@@ -43,9 +46,8 @@ impl Shared {
     pub(super) async fn apply(&self, changes: &[Change], turns: &[Turn]) -> Vec<Came> {
         let mut came = vec![Came::Stopped; changes.len()];
         let mut held: HashSet<Key> = HashSet::new();
-        // The parts that are left, the first one last: a key's changes are applied in their order.
-        let mut parts = vec![(0, changes.len())];
-        while let Some((from, to)) = parts.pop() {
+        let mut parts: Vec<(Range<usize>, bool)> = parts(turns).into_iter().map(|part| (part, true)).collect();
+        while let Some((Range { start: from, end: to }, whole)) = parts.pop() {
             let open: Vec<usize> = (from..to).filter(|index| !held.contains(&turns[*index].key)).collect();
             for index in from..to {
                 if held.contains(&turns[index].key) {
@@ -56,10 +58,10 @@ impl Shared {
                 continue;
             }
             let part = if open.len() == to - from {
-                self.apply_part(&changes[from..to]).await
+                self.apply_part(&changes[from..to], whole).await
             } else {
                 let picked: Vec<Change> = open.iter().map(|index| changes[*index].clone()).collect();
-                self.apply_part(&picked).await
+                self.apply_part(&picked, whole).await
             };
             match part {
                 Part::Applied(applied) => open.iter().zip(applied).for_each(|(index, applied)| came[*index] = Came::Applied(applied)),
@@ -79,15 +81,16 @@ impl Shared {
                 Part::Failed(error) => {
                     tracing::debug!(%error, changes = open.len(), "a batch fails while the store works: looking for the change that does it");
                     let middle = open[open.len() / 2];
-                    parts.extend([(middle, to), (from, middle)]);
+                    parts.extend([(middle..to, false), (from..middle, false)]);
                 }
             }
         }
         came
     }
 
-    async fn apply_part(&self, changes: &[Change]) -> Part {
+    async fn apply_part(&self, changes: &[Change], whole: bool) -> Part {
         let deadline = self.deps.config.load().worker.as_ref().map_or(Duration::from_secs(60), |worker| worker.deadline);
+        let allowed = if whole && changes.len() > 1 { TRIES_BEFORE_HALVING } else { 1 };
         let mut tries = 0;
         loop {
             let seen = self.breaker.healed();
@@ -108,7 +111,7 @@ impl Shared {
                 Works::Again => tries = 0,
                 Works::Stopped => return Part::Stopped,
             }
-            if tries >= TRIES_BEFORE_HALVING || (tries > 0 && changes.len() == 1) {
+            if tries >= allowed {
                 return Part::Failed(error);
             }
             if !self.sleep(FIRST_BACKOFF * 2u32.pow(tries)).await {
@@ -162,6 +165,19 @@ impl Shared {
     }
 }
 
+/// What is applied together, the first part last: each suspect alone, runs of the others whole. In the order of the changes.
+fn parts(turns: &[Turn]) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for (index, turn) in turns.iter().enumerate() {
+        match parts.last_mut() {
+            Some(last) if !turn.suspect && !turns[last.start].suspect => last.end = index + 1,
+            _ => parts.push(index..index + 1),
+        }
+    }
+    parts.reverse();
+    parts
+}
+
 enum Part {
     Applied(Vec<Applied>),
     Failed(StoreError),
@@ -187,5 +203,24 @@ impl Breaker {
     }
     fn heal(&self) {
         self.healed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspects_are_applied_alone_and_nothing_changes_places() {
+        let turns = |suspects: &[bool]| {
+            let turn = |suspect: &bool| Turn { key: 0, last_attempt: false, suspect: *suspect };
+            let mut parts = parts(&suspects.iter().map(turn).collect::<Vec<_>>());
+            parts.reverse();
+            parts
+        };
+        assert_eq!(turns(&[false, false, false]), [0..3]);
+        assert_eq!(turns(&[true, true, false, false]), [0..1, 1..2, 2..4]);
+        assert_eq!(turns(&[false, true, false]), [0..1, 1..2, 2..3]);
+        assert!(turns(&[]).is_empty());
     }
 }

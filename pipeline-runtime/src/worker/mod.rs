@@ -20,6 +20,7 @@ mod understand;
 mod view;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
 pub use dead_letter::header;
@@ -147,11 +148,11 @@ async fn consume(
             happening = consumer.next() => shared.obey(consumer, happening).await,
             () = shared.room.notified() => {}
         }
-        let (pause, resume) = shared.desk().flow();
-        for (what, partitions, done) in [("pause", &pause, consumer.pause(&pause)), ("resume", &resume, consumer.resume(&resume))] {
-            if let Err(error) = done {
-                tracing::warn!(%error, ?partitions, "cannot {what} reading");
-            }
+        let (pause, resume) = shared.flow();
+        let paused = if pause.is_empty() { Ok(()) } else { consumer.pause(&pause) };
+        let resumed = if resume.is_empty() { Ok(()) } else { consumer.resume(&resume) };
+        if let Err(error) = paused.and(resumed) {
+            tracing::warn!(%error, ?pause, ?resume, "cannot pause or resume reading");
         }
     }
 }
@@ -263,6 +264,15 @@ impl Shared {
         if self.desk().awaited() {
             self.room.notify_one();
         }
+    }
+
+    /// What to pause and to resume.
+    fn flow(&self) -> desk::Flow {
+        let mut desk = self.desk();
+        let (messages, bytes) = desk.in_hand();
+        self.deps.health.counters.in_hand.set(messages as u64);
+        self.deps.health.counters.in_hand_bytes.set(bytes as u64);
+        desk.flow()
     }
 
     async fn obey(&self, consumer: &dyn Consumer, happening: Happening) {

@@ -110,7 +110,7 @@ async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
             }
             Meaning::Event(event) => {
                 changes.push(event.change);
-                turns.push(Turn { key: work.key, last_attempt: last_attempt(work) });
+                turns.push(Turn { key: work.key, last_attempt: last_attempt(work), suspect: work.attempts > 0 });
                 of_changes.push((index, event.then));
                 Fate::PutDown
             }

@@ -29,9 +29,7 @@ pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
         let connected = trouble.is_none();
         health.set_connected(trouble);
         let counters = &health.counters;
-        let (messages, bytes) = shared.desk().in_hand();
-        counters.in_hand.set(messages as u64);
-        counters.in_hand_bytes.set(bytes as u64);
+        let messages = shared.desk().in_hand().0;
         if round % REPORT_EVERY == 0 && connected {
             counters.backlog.set(backlog(&shared).await.unwrap_or(messages as u64));
         }

@@ -1,1 +1,171 @@
 //! The whole worker over a broker and a store that fail on request.
+
+mod fakes;
+mod following;
+mod interruptions;
+mod order;
+mod poison;
+
+use super::{Limits, WorkerDeps, WorkerError, WorkerHealth, run};
+use crate::broker::{Broker, Completion, Outgoing, Partition};
+use crate::codec::{self, Draft};
+use crate::contract::Contract;
+use crate::publish::{Gate, Publisher};
+use arc_swap::ArcSwap;
+use crds::runtime_config::{RetryPolicy, RuntimeConfig};
+use fakes::{FakeBroker, FakeStore};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+const DOCUMENT: &str = "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop, namespace: shop}
+spec:
+  backends: [{name: kafka, kafka: {bootstrapServers: 'kafka:9092'}}]
+  topics: [{name: orders, partitions: 4}, {name: shipments, partitions: 1}]
+  events:
+  - name: Placed
+    topics: [orders]
+    effect: Create
+    schema: {type: object, required: [quantity], properties: {quantity: {type: integer, minimum: 1}}}
+    order: {tenant: data.tenant}
+    emit: EMITS
+  - name: Noted
+    topics: [orders]
+    effect: Update
+    append: {notes: data.note}
+  worker: {}
+";
+
+struct Scene {
+    broker: Arc<FakeBroker>,
+    store: Arc<FakeStore>,
+    health: Arc<WorkerHealth>,
+    config: RuntimeConfig,
+    limits: Limits,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), WorkerError>>,
+}
+
+impl Scene {
+    fn new(store: FakeStore) -> Scene {
+        Scene::emitting(store, "[]")
+    }
+
+    fn emitting(store: FakeStore, emits: &str) -> Scene {
+        let document = crds::document::read(&DOCUMENT.replace("EMITS", emits)).unwrap();
+        let mut config = crds::pipeline::resolve(&document);
+        let worker = config.worker.as_mut().unwrap();
+        worker.poll_interval = Duration::from_millis(10);
+        worker.retry = RetryPolicy { attempts: 3, base: Duration::from_millis(5), max: Duration::from_millis(20), jitter_percent: 25 };
+        let broker = FakeBroker::new(&[("orders", 4), ("orders-dlq", 1), ("shipments", 1), ("shipments-dlq", 1)]);
+        Scene { broker, store: Arc::new(store), health: Arc::default(), config, limits: Limits::default() }
+    }
+
+    fn start(&self) -> Running {
+        let broker: Arc<dyn Broker> = self.broker.clone();
+        let deps = WorkerDeps {
+            contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap())),
+            config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
+            publisher: Publisher::new(broker.clone(), Gate::open()),
+            broker,
+            store: self.store.clone(),
+            health: self.health.clone(),
+            limits: self.limits,
+            grace: Duration::from_secs(5),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(run(deps, async {
+            let _ = stopped.await;
+        }));
+        Running { stop, ended }
+    }
+
+    /// Publishes an event of an order and returns nothing: the fake broker takes everything.
+    fn publish(&self, event: &str, order: &str, id: &str, data: &str) {
+        let topic = self.config.topic("orders").unwrap();
+        let data = format!("{{\"orderId\": \"{order}\"{data}}}");
+        let draft = Draft {
+            event: event.into(),
+            id: id.into(),
+            time: chrono::DateTime::UNIX_EPOCH,
+            key: order.into(),
+            attributes: vec![("requestId".into(), format!("r-{id}"))],
+            data: data.into(),
+        };
+        self.send(codec::encode(topic, &draft));
+    }
+
+    fn send(&self, message: Outgoing) {
+        self.broker.publish(message, Completion::new(None).0);
+    }
+
+    fn place(&self, order: &str) {
+        self.publish("Placed", order, &format!("{order}-0"), ", \"quantity\": 1");
+    }
+
+    fn note(&self, order: &str, number: usize) {
+        self.publish("Noted", order, &format!("{order}-{number}"), &format!(", \"note\": {number}"));
+    }
+
+    /// Places orders, each followed by so many notes; one event of each in turn.
+    fn place_many(&self, orders: usize, notes: usize) {
+        for number in 0..=notes {
+            for order in 0..orders {
+                if number == 0 { self.place(&format!("O{order}")) } else { self.note(&format!("O{order}"), number) }
+            }
+        }
+    }
+
+    /// Every event took effect exactly once, in the order of its order, and is committed.
+    fn assert_all_in_order(&self, orders: usize, notes: usize) {
+        for order in 0..orders {
+            let expected: Vec<String> = (0..=notes).map(|number| format!("O{order}-{number}")).collect();
+            assert_eq!(self.store.effects(&format!("O{order}")), expected);
+        }
+        assert!(self.broker.drained("orders"));
+    }
+
+    async fn drained(&self) {
+        eventually("every event is complete and committed", || self.broker.drained("orders")).await;
+    }
+
+    /// A header of each dead letter.
+    fn letters(&self, header: &str) -> Vec<String> {
+        let text = |m: &crate::broker::Incoming| String::from_utf8(m.header(header).unwrap_or_default().to_vec()).unwrap();
+        self.broker.messages("orders-dlq").iter().map(text).collect()
+    }
+
+    fn partition_of(&self, order: &str) -> Partition {
+        let messages = self.broker.messages("orders");
+        messages.iter().find(|m| m.key.as_deref() == Some(order.as_bytes())).unwrap().at.partition.clone()
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        self.ended.await.unwrap().unwrap();
+    }
+
+    /// As kill -9: no goodbye, no commit.
+    async fn kill(self) {
+        self.ended.abort();
+        let _ = self.ended.await;
+    }
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,131 @@
+use super::fakes::FakeStore;
+use super::*;
+use crate::broker::Happening;
+use crate::worker::header;
+use std::sync::atomic::Ordering::SeqCst;
+use tokio::sync::Semaphore;
+
+fn gated() -> (Arc<Semaphore>, FakeStore) {
+    let gate = Arc::new(Semaphore::new(0));
+    (gate.clone(), FakeStore { gate: Some(gate), ..FakeStore::default() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_again_and_again_every_event_takes_effect_once_and_in_order() {
+    let (gate, store) = gated();
+    let mut scene = Scene::new(store);
+    scene.config.worker.as_mut().unwrap().batch_size = 20;
+    scene.place_many(100, 9);
+    for round in 1..=5 {
+        let worker = scene.start();
+        let before = scene.store.count();
+        gate.add_permits(7);
+        eventually("some batches are applied", || scene.store.count() > before || scene.store.calls.load(SeqCst) >= 7 * round).await;
+        worker.kill().await;
+    }
+    gate.add_permits(1_000_000);
+    let worker = scene.start();
+    scene.drained().await;
+    worker.stop().await;
+    scene.assert_all_in_order(100, 9);
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_is_in_flight_commits_it_and_leaves_the_rest() {
+    let (gate, store) = gated();
+    let mut scene = Scene::new(store);
+    scene.config.worker.as_mut().unwrap().batch_size = 10;
+    scene.place_many(1, 99);
+    let worker = scene.start();
+    gate.add_permits(1);
+    eventually("a batch is applied", || scene.store.count() == 10).await;
+    let _ = worker.stop.send(());
+    // The second batch is in the store's hands by now, or is not taken at all.
+    sleep(Duration::from_millis(20)).await;
+    gate.add_permits(1_000_000);
+    worker.ended.await.unwrap().unwrap();
+    let applied = scene.store.count() as i64;
+    assert!((10..=20).contains(&applied), "{applied}");
+    let partition = scene.partition_of("O0");
+    assert_eq!(scene.broker.commit_of("orders", partition.number).unwrap().next.offset, applied, "what took effect is committed");
+    let worker = scene.start();
+    scene.drained().await;
+    worker.stop().await;
+    scene.assert_all_in_order(1, 99);
+}
+
+#[tokio::test]
+async fn a_revoked_partition_is_released_after_its_batch_ended_and_was_committed() {
+    let (gate, store) = gated();
+    let scene = Scene::new(store);
+    scene.place("O0");
+    let worker = scene.start();
+    let partition = scene.partition_of("O0");
+    eventually("the event is in hand", || scene.health.counters.in_hand.get() == 1 || scene.store.gate.is_some()).await;
+    sleep(Duration::from_millis(50)).await;
+    let mut released = scene.broker.revoke(partition.clone());
+    sleep(Duration::from_millis(50)).await;
+    assert!(released.try_recv() == Err(oneshot::error::TryRecvError::Empty), "its batch is being applied");
+    gate.add_permits(100);
+    let _ = released.await;
+    assert_eq!(scene.broker.commit_of("orders", partition.number).map(|c| c.next.offset), Some(1), "committed before the release");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn of_a_lost_partition_nothing_is_committed_however_late_its_batch_ends() {
+    let (gate, store) = gated();
+    let scene = Scene::new(store);
+    scene.place("O0");
+    let worker = scene.start();
+    let partition = scene.partition_of("O0");
+    sleep(Duration::from_millis(50)).await;
+    scene.broker.inject(Happening::Lost(vec![partition.clone()]));
+    sleep(Duration::from_millis(50)).await;
+    gate.add_permits(100);
+    eventually("the batch ended", || scene.store.count() == 1).await;
+    worker.stop().await;
+    assert_eq!(scene.broker.commit_of("orders", partition.number), None);
+}
+
+#[tokio::test]
+async fn a_refused_commit_stops_nothing() {
+    let scene = Scene::new(FakeStore::default());
+    scene.place("O0");
+    let partition = scene.partition_of("O0");
+    let worker = scene.start();
+    scene.drained().await;
+    scene.broker.disown(&partition);
+    scene.place_many(50, 0);
+    eventually("the other partitions are committed", || scene.store.count() > 20).await;
+    worker.stop().await;
+    assert_eq!(scene.broker.commit_of("orders", partition.number).unwrap().next.offset, 1);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_costs_no_event_an_attempt() {
+    let scene = Scene::new(FakeStore::default());
+    scene.store.down.store(true, SeqCst);
+    scene.place_many(100, 2);
+    let worker = scene.start();
+    eventually("it is noticed", || scene.health.store_trouble().is_some()).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(scene.store.count(), 0);
+    scene.store.down.store(false, SeqCst);
+    scene.drained().await;
+    worker.stop().await;
+    scene.assert_all_in_order(100, 2);
+    assert_eq!(scene.letters(header::REASON), [""; 0]);
+    assert_eq!((scene.health.counters.retries.get(), scene.health.store_trouble()), (0, None));
+}
+
+#[tokio::test]
+async fn a_stop_while_the_store_is_down_is_quick() {
+    let scene = Scene::new(FakeStore::default());
+    scene.store.down.store(true, SeqCst);
+    scene.place_many(100, 2);
+    let worker = scene.start();
+    eventually("it is noticed", || scene.health.store_trouble().is_some()).await;
+    tokio::time::timeout(Duration::from_secs(4), worker.stop()).await.expect("well within the grace");
+    assert!(!scene.broker.drained("orders"));
+}
