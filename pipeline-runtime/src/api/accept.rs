@@ -68,8 +68,10 @@ pub(super) async fn accept(api: &Arc<ApiState>, delivery: Delivery) -> Outcome {
         Turn::Wait(flight) => {
             // The first one is bounded itself (claim, publish, settle); this is for the case that it is not.
             let patience = delivery.within * 3 + Duration::from_secs(30);
-            let outcome = timeout(patience, flight.wait()).await.map(Outcome::clone);
-            outcome.unwrap_or_else(|_| Err(unknown(&delivery.request, "the first request with this id is still under way")))
+            timeout(patience, flight.wait())
+                .await
+                .cloned()
+                .unwrap_or_else(|_| Err(unknown(&delivery.request, "the first request with this id is still under way")))
         }
         Turn::First(lead) => {
             // In a task of its own: a client that hangs up and sends the same id again must meet this publish, not begin a second one.
