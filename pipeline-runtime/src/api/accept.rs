@@ -6,8 +6,11 @@ use super::errors::Problem;
 use super::idempotency::{Outcome, Turn};
 use super::{ApiState, strict};
 use crate::broker::{Outgoing, PublishError};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -44,6 +47,7 @@ pub(super) struct Delivery {
     pub ids: Ids,
     pub event: String,
     pub order_id: String,
+    /// Of the body that came; zero where the request id was not given, since nobody can repeat it then.
     pub body_hash: [u8; 32],
     pub message: Outgoing,
     pub max_message_bytes: usize,
@@ -68,18 +72,46 @@ pub(super) async fn accept(api: &Arc<ApiState>, delivery: Delivery) -> Outcome {
         Turn::Wait(flight) => {
             // The first one is bounded itself (claim, publish, settle); this is for the case that it is not.
             let patience = delivery.within * 3 + Duration::from_secs(30);
-            let outcome = timeout(patience, flight.wait()).await.map(Outcome::clone);
-            outcome.unwrap_or_else(|_| Err(unknown(&delivery.request, "the first request with this id is still under way")))
+            timeout(patience, flight.wait())
+                .await
+                .cloned()
+                .unwrap_or_else(|_| Err(unknown(&delivery.request, "the first request with this id is still under way")))
         }
         Turn::First(lead) => {
-            // In a task of its own: a client that hangs up and sends the same id again must meet this publish, not begin a second one.
-            let (api, request) = (api.clone(), delivery.request.clone());
-            let task = tokio::spawn(async move {
+            let api = api.clone();
+            let publishing = async move {
                 let outcome = deliver(&api, &delivery).await;
                 lead.finish(outcome.clone());
                 outcome
-            });
-            task.await.unwrap_or_else(|_| Err(unknown(&request, "the task that published it ended early")))
+            };
+            CarriedOn(Some(Box::pin(publishing))).await
+        }
+    }
+}
+
+/// Work that goes on by itself when whoever waits for it goes away: a client that hangs up and sends the same id again must meet
+/// its first publish, not begin a second one. (A task for every request would do, at the price of two wakes for each.)
+struct CarriedOn(Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>);
+
+impl Future for CarriedOn {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let outcome = std::task::ready!(work.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for CarriedOn {
+    fn drop(&mut self) {
+        // Work that has just panicked must not be polled again; what it led is given up by its own drop.
+        if std::thread::panicking() {
+            return;
+        }
+        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            drop(runtime.spawn(work));
         }
     }
 }

@@ -106,12 +106,14 @@ impl Broker for FakeBroker {
     async fn flush(&self, _: Duration) {}
 }
 
+/// By which body, and what it was answered.
+type Claimed = ([u8; 32], Option<String>);
+
 #[derive(Default)]
 pub struct FakeStore {
     pub down: AtomicBool,
     pub orders: Mutex<Vec<Order>>,
-    /// Request id: body, answer.
-    claims: Mutex<HashMap<String, ([u8; 32], Option<String>)>>,
+    claims: Mutex<HashMap<String, Claimed>>,
 }
 
 impl FakeStore {
