@@ -12,6 +12,7 @@ mod result;
 mod view;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
 pub use error::{EvaluationError, ExpressionError};
