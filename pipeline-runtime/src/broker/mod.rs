@@ -4,6 +4,7 @@
 //! Only `publish` (the publisher, behind its gate) may call [`Broker::publish`].
 
 pub mod conformance;
+pub mod embedded;
 pub mod kafka;
 
 use crate::publish::Pass;
