@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod publishing;
-mod reader;
+pub(in crate::broker) mod reader;
 mod reading;
 mod sharing;
 
