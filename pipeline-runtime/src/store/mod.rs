@@ -72,6 +72,14 @@ pub enum Applied {
     Conflict(String),
 }
 
+/// An update that waited for its Create, and in vain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expired {
+    pub change: Change,
+    /// The Create came and the update contradicts it; None: it did not come.
+    pub refused: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
@@ -169,20 +177,22 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets what is older: notes of applied events and claims, in small steps. Returns updates that became dead letters: those that
     /// waited past `keep` for their Create, and those that contradict it. From then on they never take effect. They stay, and are
     /// returned again after [`HANDED_OUT`], until `forget` is told that the dead letter is written.
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Change>, StoreError>;
+    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError>;
 
     /// The dead letters of these events, returned by `tidy`, are written.
     async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError>;
 }
 
 /// How long who called `tidy` has for writing the dead letters, before they are returned to the next caller.
-pub const HANDED_OUT: Duration = Duration::from_secs(300);
+pub const HANDED_OUT: Duration = Duration::from_secs(900);
 /// The most rows that one step of `tidy` deletes, and the most changes that it returns.
 const TIDY_STEP: i64 = 5000;
 const TIDY_STEPS: usize = 20;
 const TIDY_LETTERS: i64 = 100;
 
 /// A change as it was kept. One that cannot be read stays where it is, and is logged again and again until somebody looks.
-fn readable(text: &str) -> Option<Change> {
-    serde_json::from_str(text).map_err(|reason| tracing::error!(%reason, change = text, "an event that waited cannot be read")).ok()
+fn readable((text, refused): (String, Option<String>)) -> Option<Expired> {
+    let change = serde_json::from_str(&text);
+    let change = change.map_err(|reason| tracing::error!(%reason, change = text, "an event that waited cannot be read")).ok()?;
+    Some(Expired { change, refused })
 }

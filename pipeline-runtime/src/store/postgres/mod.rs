@@ -14,7 +14,7 @@ mod write;
 use super::check::{Checked, check};
 use super::failure::failed;
 use super::plan::plan;
-use super::{Applied, Change, Claim, Order, Query, Store, StoreError};
+use super::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::pool::PoolConnection;
@@ -207,7 +207,7 @@ impl Store for PostgresStore {
         self.settle(connection, outcome)
     }
 
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Change>, StoreError> {
+    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError> {
         let mut connection = self.acquire().await?;
         let outcome = tokio::time::timeout(self.deadline, tidy::tidy(&mut connection, keep)).await;
         self.settle(connection, outcome)

@@ -1,11 +1,11 @@
 //! Forgets what is old, a few thousand rows at a time, so that no lock is held for long.
 
 use super::super::failure::failed;
-use super::super::{Change, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, readable};
+use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, readable};
 use sqlx::postgres::PgConnection;
 use std::time::Duration;
 
-pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<Change>, StoreError> {
+pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<Expired>, StoreError> {
     let keep = keep.as_secs_f64();
     for statement in [
         "DELETE FROM applied_events WHERE ctid = ANY(ARRAY(\
@@ -22,13 +22,13 @@ pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<C
         }
     }
     // SKIP LOCKED: a Create that is applying the event now has it
-    let letters: Vec<String> = sqlx::query_scalar(
+    let letters: Vec<(String, Option<String>)> = sqlx::query_as(
         "UPDATE early_events SET handed_at = now() WHERE event_id = ANY(ARRAY(\
            SELECT event_id FROM early_events \
            WHERE (refused IS NOT NULL OR arrived_at < now() - $1 * interval '1 second') \
              AND (handed_at IS NULL OR handed_at < now() - $2 * interval '1 second') \
            ORDER BY seq LIMIT $3 FOR UPDATE SKIP LOCKED)) \
-         RETURNING change::text",
+         RETURNING change::text, refused",
     )
     .bind(keep)
     .bind(HANDED_OUT.as_secs_f64())
@@ -36,7 +36,7 @@ pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<C
     .fetch_all(connection)
     .await
     .map_err(|e| failed("looking for events that waited too long", e))?;
-    Ok(letters.iter().filter_map(|text| readable(text)).collect())
+    Ok(letters.into_iter().filter_map(readable).collect())
 }
 
 pub async fn forget(connection: &mut PgConnection, event_ids: &[String]) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ mod write;
 use super::check::{Checked, check};
 use super::failure::failed;
 use super::plan::plan;
-use super::{Applied, Change, Claim, Order, Query, Store, StoreError};
+use super::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
 use crate::sqlite::{Database, Place};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -134,7 +134,7 @@ impl Store for SqliteStore {
         within(async { asked.await.map(drop).map_err(|e| failed("asking SQLite", e)) }).await
     }
 
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Change>, StoreError> {
+    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError> {
         within(tidy::tidy(&self.database.writer, keep)).await
     }
 

@@ -1,7 +1,7 @@
 //! Forgets what is old, and in a bounded store what is too much.
 
 use super::super::failure::failed;
-use super::super::{Change, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, readable};
+use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, readable};
 use super::read::array;
 use super::{before, now};
 use sqlx::{SqliteConnection, SqlitePool};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A bounded store keeps this many notes for each order it may keep: what an order sees in its life.
 const NOTES_PER_ORDER: i64 = 10;
 
-pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Change>, StoreError> {
+pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Expired>, StoreError> {
     let past = before(keep);
     for statement in [
         // the lowest number that is not old ends it: no more is read than goes
@@ -26,10 +26,10 @@ pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Change>, St
             }
         }
     }
-    let letters: Vec<String> = sqlx::query_scalar(
+    let letters: Vec<(String, Option<String>)> = sqlx::query_as(
         "UPDATE early_events SET handed_at = $1 WHERE seq IN (SELECT seq FROM early_events \
            WHERE (refused IS NOT NULL OR arrived_at < $2) AND (handed_at IS NULL OR handed_at < $3) ORDER BY seq LIMIT $4) \
-         RETURNING change",
+         RETURNING change, refused",
     )
     .bind(now())
     .bind(&past)
@@ -38,7 +38,7 @@ pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Change>, St
     .fetch_all(writer)
     .await
     .map_err(|e| failed("looking for events that waited too long", e))?;
-    Ok(letters.iter().filter_map(|text| readable(text)).collect())
+    Ok(letters.into_iter().filter_map(readable).collect())
 }
 
 pub async fn forget(writer: &SqlitePool, event_ids: &[String]) -> Result<(), StoreError> {

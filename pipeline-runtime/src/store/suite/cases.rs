@@ -1,6 +1,6 @@
 //! One story for each promise.
 
-use super::super::{Applied, Change, Order, Query, Store};
+use super::super::{Applied, Change, Expired, Order, Query, Store};
 use super::make::{Make, created, time, unique, updated};
 use crds::pipeline::Effect;
 use serde_json::json;
@@ -212,11 +212,14 @@ pub async fn dead_letters(store: &dyn Store) {
     assert_eq!(one(store, created(&a).tenant("red")).await, Applied::Done);
     assert_eq!(order(store, &a).await.status.as_deref(), Some("NEW"), "the other tenant's update has no effect");
 
-    let ours = |letters: Vec<Change>| letters.into_iter().filter(|c| c.event_id.ends_with(&a)).collect::<Vec<_>>();
-    // what contradicts its order is returned at once, what only waits is not
-    assert_eq!(ours(store.tidy(Duration::from_secs(3600)).await.unwrap()), [stranger.clone()]);
-    assert_eq!(ours(store.tidy(Duration::from_secs(3600)).await.unwrap()), [], "somebody has it");
-    assert_eq!(ours(store.tidy(Duration::ZERO).await.unwrap()), [lost.clone()]);
+    let hour = Duration::from_secs(3600);
+    let ours = |letters: Vec<Expired>| letters.into_iter().filter(|e| e.change.event_id.ends_with(&a)).collect::<Vec<_>>();
+    // what contradicts its order is returned at once, with the reason; what only waits is not
+    let refused = ours(store.tidy(hour).await.unwrap());
+    assert_eq!(refused.iter().map(|e| &e.change).collect::<Vec<_>>(), [&stranger]);
+    assert!(refused[0].refused.as_deref().is_some_and(|why| why.contains("tenant")), "{refused:?}");
+    assert_eq!(ours(store.tidy(hour).await.unwrap()), [], "somebody has it");
+    assert_eq!(ours(store.tidy(Duration::ZERO).await.unwrap()), [Expired { change: lost.clone(), refused: None }]);
     // once handed out it never takes effect
     assert_eq!(one(store, created(&b)).await, Applied::Done);
     assert_eq!(order(store, &b).await.total_amount.unwrap().0, "25.00");
