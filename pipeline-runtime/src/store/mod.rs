@@ -1,15 +1,28 @@
 //! Where orders are kept: one trait, two databases that behave the same, held to that by one test suite.
 //!
 //! An effect and the note that it happened are one transaction: that is what "takes effect once" rests on.
+//! What a batch does is decided in `plan`, without a database; `sqlite` and `postgres` only read what a plan depends on
+//! and write what it says. `check` finds what a database would refuse before it is sent, so that one bad change does not fail its batch.
+
+mod check;
+mod failure;
+mod plan;
+pub mod postgres;
+pub mod sqlite;
+pub mod suite;
+
+pub use postgres::{PostgresOptions, PostgresStore};
+pub use sqlite::SqliteStore;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, value::RawValue};
 use std::time::Duration;
 
-/// What one event does to one order.
-#[derive(Clone, Debug)]
+/// What one event does to one order. As JSON it waits for its Create.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Change {
     /// What makes a repeat a repeat, for everything but Create (there the order's id does).
     pub event_id: String,
@@ -33,13 +46,14 @@ pub struct Change {
 }
 
 /// The order's own columns, as far as the event has them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Fields {
     pub tenant: Option<String>,
     pub customer: Option<String>,
     /// JSON text, as it came.
     pub items: Option<String>,
-    /// The amount's decimal text, as it came.
+    /// The amount's decimal text, as it came. Kept as DECIMAL(10,2) (FP-4): one that would have to be rounded or does not fit is a conflict.
     pub total: Option<String>,
     pub status: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
@@ -56,6 +70,14 @@ pub enum Applied {
     Waiting,
     /// It contradicts what is stored and never can take effect: a dead letter. The sentence says why.
     Conflict(String),
+}
+
+/// An update that waited for its Create, and in vain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expired {
+    pub change: Change,
+    /// The Create came and the update contradicts it; None: it did not come.
+    pub refused: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -152,7 +174,25 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the database answers now.
     async fn ready(&self) -> Result<(), StoreError>;
 
-    /// Forgets what is older: notes of applied events and claims. Small steps; returns how many rows went.
-    /// Updates that waited past `keep` for their Create are returned, to become dead letters.
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Change>, StoreError>;
+    /// Forgets what is older: notes of applied events and claims, in small steps. Returns updates that became dead letters: those that
+    /// waited past `keep` for their Create, and those that contradict it. From then on they never take effect. They stay, and are
+    /// returned again after [`HANDED_OUT`], until `forget` is told that the dead letter is written.
+    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError>;
+
+    /// The dead letters of these events, returned by `tidy`, are written.
+    async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError>;
+}
+
+/// How long who called `tidy` has for writing the dead letters, before they are returned to the next caller.
+pub const HANDED_OUT: Duration = Duration::from_secs(900);
+/// The most rows that one step of `tidy` deletes, and the most changes that it returns.
+const TIDY_STEP: i64 = 5000;
+const TIDY_STEPS: usize = 20;
+const TIDY_LETTERS: i64 = 100;
+
+/// A change as it was kept. One that cannot be read stays where it is, and is logged again and again until somebody looks.
+fn readable((text, refused): (String, Option<String>)) -> Option<Expired> {
+    let change = serde_json::from_str(&text);
+    let change = change.map_err(|reason| tracing::error!(%reason, change = text, "an event that waited cannot be read")).ok()?;
+    Some(Expired { change, refused })
 }

@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, Kind};
 use super::{Shared, WorkerError, topics};
+use crate::store::Expired;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,20 +85,26 @@ pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
         let keep = retention.unwrap_or_default() + KEEP_BEYOND;
         let filtered = config.worker.as_ref().is_some_and(|worker| !worker.tenants.is_empty());
         match shared.deps.store.tidy(keep).await {
-            // With a tenant filter it may well be an update of an order that was passed over.
-            Ok(expired) if filtered => expired.iter().for_each(|change| {
-                tracing::info!(
-                    event_id = change.event_id,
-                    order_id = change.order_id,
-                    "an update without a tenant expired: its order is not one of ours"
-                )
-            }),
             Ok(expired) => {
-                for change in expired {
-                    let reason = format!("order {} did not come within {} s", change.order_id, keep.as_secs());
-                    if !shared.bury_expired(&change, &Failure::new(Kind::Expired, reason, Some(&change.event_id))).await {
-                        tracing::error!(?change, "the worker stops before this expired update became a dead letter");
+                let mut buried = Vec::new();
+                for Expired { change, refused } in expired {
+                    if refused.is_none() && filtered {
+                        // With a tenant filter it may well be an update of an order that was passed over.
+                        let (event_id, order_id) = (&change.event_id, &change.order_id);
+                        tracing::info!(event_id, order_id, "an update without a tenant expired: its order is not one of ours");
+                        buried.push(change.event_id);
+                        continue;
                     }
+                    let kind = if refused.is_some() { Kind::Conflict } else { Kind::Expired };
+                    let reason =
+                        refused.unwrap_or_else(|| format!("order {} did not come within {} s", change.order_id, keep.as_secs()));
+                    if !shared.bury_expired(&change, &Failure::new(kind, reason, Some(&change.event_id))).await {
+                        break; // the worker stops; the store hands the rest out again
+                    }
+                    buried.push(change.event_id);
+                }
+                if let Err(error) = shared.deps.store.forget(&buried).await {
+                    tracing::warn!(%error, "dead letters are written, and may be written once more: the store does not answer");
                 }
             }
             Err(error) => tracing::warn!(%error, "the store cannot be tidied now; it is tried again later"),

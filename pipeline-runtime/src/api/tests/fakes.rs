@@ -1,7 +1,7 @@
 //! A broker that notes what it is given and fails as it is told, and a store likewise.
 
 use crate::broker::*;
-use crate::store::{Applied, Change, Claim, Order, Query, Store, StoreError};
+use crate::store::{Expired, Applied, Change, Claim, Order, Query, Store, StoreError};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -174,7 +174,10 @@ impl Store for FakeStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.up()
     }
-    async fn tidy(&self, _: Duration) -> Result<Vec<Change>, StoreError> {
+    async fn tidy(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
         Ok(vec![])
+    }
+    async fn forget(&self, _: &[String]) -> Result<(), StoreError> {
+        Ok(())
     }
 }

@@ -306,7 +306,10 @@ impl Store for FakeStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.up()
     }
-    async fn tidy(&self, _: Duration) -> Result<Vec<Change>, StoreError> {
+    async fn tidy(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
         Ok(Vec::new())
+    }
+    async fn forget(&self, _: &[String]) -> Result<(), StoreError> {
+        Ok(())
     }
 }

@@ -1,0 +1,162 @@
+//! The runtime's store on a real PostgreSQL.
+
+use e2e::bed::Postgres;
+use pipeline_runtime::store::suite::{self, Make, created, unique, updated};
+use pipeline_runtime::store::{Applied, Change, PostgresOptions, PostgresStore, Store, StoreError};
+use sqlx::postgres::PgPool;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+async fn store(postgres: &Postgres, schema: &str) -> Arc<PostgresStore> {
+    let store = PostgresStore::connect(&postgres.url(), schema, PostgresOptions::default()).await.unwrap();
+    store.migrate().await.unwrap();
+    Arc::new(store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_does_what_every_store_must() {
+    let postgres = Postgres::start().await.unwrap();
+    // a name that must be quoted, as a pipeline's name may be
+    let store = store(&postgres, "retail-2").await;
+    suite::run(store.clone()).await;
+    for _ in 0..5 {
+        suite::many_workers_at_once(store.clone()).await;
+    }
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    // each event of an order is noted in the order in which it took effect
+    let disagreeing: i64 = sqlx::query_scalar(
+        r#"SELECT count(*) FROM (
+             SELECT o.order_id, o.fields->'events' AS told,
+                    (SELECT jsonb_agg(right(e.event_id, 1)::int ORDER BY e.seq) FROM "retail-2".effects e
+                     WHERE e.order_id = o.order_id AND e.event = 'OrderUpdated' AND e.event_id !~ 'seen$') AS noted
+             FROM "retail-2".orders o WHERE o.order_id LIKE 'crowd%') x WHERE told IS DISTINCT FROM noted"#,
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(disagreeing, 0);
+    let placeholders: i64 = sqlx::query_scalar(r#"SELECT count(*) FROM "retail-2".orders WHERE event_id = ''"#).fetch_one(&pool).await.unwrap();
+    assert_eq!(placeholders, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn any_number_of_processes_may_make_the_tables_at_once() {
+    let postgres = Postgres::start().await.unwrap();
+    let starts = (0..8).map(|n| {
+        let url = postgres.url();
+        tokio::spawn(async move {
+            let schema = if n % 2 == 0 { "one" } else { "two" };
+            let store = PostgresStore::connect(&url, schema, PostgresOptions::default()).await.unwrap();
+            store.migrate().await.unwrap();
+            store.apply(&[created("same in both")]).await.unwrap().remove(0)
+        })
+    });
+    let mut done = 0;
+    for start in starts.collect::<Vec<_>>() {
+        done += usize::from(start.await.unwrap() == Applied::Done);
+    }
+    assert_eq!(done, 2, "two schemas, one order in each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_database_that_went_away_is_a_transient_error_and_heals() {
+    let postgres = Postgres::start().await.unwrap();
+    let options = PostgresOptions { acquire: Duration::from_millis(500), ..PostgresOptions::default() };
+    let store = PostgresStore::connect(&postgres.url(), "shop", options).await.unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(store.apply(&[created("a")]).await.unwrap(), [Applied::Done]);
+    postgres.kill();
+    for outcome in [store.ready().await.err(), store.apply(&[created("b")]).await.err()] {
+        assert!(matches!(outcome, Some(StoreError::Transient(_))), "{outcome:?}");
+    }
+    postgres.restart().await.unwrap();
+    e2e::bed::eventually("the store heals", Duration::from_secs(30), || async { Ok(store.ready().await?) }).await.unwrap();
+    assert_eq!(store.apply(&[created("a"), created("b")]).await.unwrap(), [Applied::Repeat, Applied::Done]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lock_that_somebody_holds_ends_the_call_in_time_and_nothing_is_applied() {
+    let postgres = Postgres::start().await.unwrap();
+    let options = PostgresOptions { deadline: Duration::from_millis(300), ..PostgresOptions::default() };
+    let store = PostgresStore::connect(&postgres.url(), "shop", options).await.unwrap();
+    store.migrate().await.unwrap();
+    store.apply(&[created("held")]).await.unwrap();
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM shop.orders FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let batch = [created("beside"), updated("held", "e").status("ON")];
+    let outcome = store.apply(&batch).await;
+    assert!(matches!(outcome, Err(StoreError::Transient(_))), "{outcome:?}");
+    holder.rollback().await.unwrap();
+    e2e::bed::eventually("the lock is free", Duration::from_secs(10), || async {
+        assert_eq!(store.apply(&batch).await?, [Applied::Done, Applied::Done]);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn old_notes_go_and_what_they_noted_stays() {
+    let postgres = Postgres::start().await.unwrap();
+    let store = store(&postgres, "shop").await;
+    let batch: Vec<Change> = (0..12_000).map(|n| updated("a", &format!("e{n}")).effect(crds::pipeline::Effect::None)).collect();
+    for part in batch.chunks(1000) {
+        store.apply(part).await.unwrap();
+    }
+    store.claim("r", [0; 32], Duration::ZERO).await.unwrap();
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    let left = || async {
+        sqlx::query_scalar::<_, i64>("SELECT (SELECT count(*) FROM shop.applied_events) + (SELECT count(*) FROM shop.request_claims)")
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+    };
+    store.tidy(Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(left().await, 12_001);
+    store.tidy(Duration::ZERO).await.unwrap();
+    assert_eq!(left().await, 0);
+}
+
+/// Not a test of a number: prints what this machine does, and fails only if rows are lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn how_fast_batches_of_500_are() {
+    const ROWS: usize = 40_000;
+    let postgres = Postgres::start().await.unwrap();
+    let store = store(&postgres, "speed").await;
+    for callers in [1, 2] {
+        let prefix = unique("speed");
+        let create = |n: usize| created(&format!("{prefix}-{n}"));
+        let update = |n: usize| updated(&format!("{prefix}-{n}"), &format!("{prefix}-e{n}")).status("PAID");
+        let set = |n: usize| updated(&format!("{prefix}-{n}"), &format!("{prefix}-s{n}")).at(n as i64).set("step", n).append("log", n);
+        print("Create", callers, &store, (0..ROWS).map(create).collect(), Applied::Done).await;
+        print("Create again", callers, &store, (0..ROWS).map(create).collect(), Applied::Repeat).await;
+        print("Update status", callers, &store, (0..ROWS).map(update).collect(), Applied::Done).await;
+        print("Update set+append", callers, &store, (0..ROWS).map(set).collect(), Applied::Done).await;
+        let early = |n: usize| updated(&format!("{prefix}-l{n}"), &format!("{prefix}-l{n}")).status("PAID");
+        let late = |n: usize| created(&format!("{prefix}-l{n}"));
+        print("Update early", callers, &store, (0..ROWS / 4).map(early).collect(), Applied::Waiting).await;
+        print("Create late", callers, &store, (0..ROWS / 4).map(late).collect(), Applied::Done).await;
+    }
+}
+
+async fn print(what: &str, callers: usize, store: &Arc<PostgresStore>, changes: Vec<Change>, expected: Applied) {
+    let count = changes.len();
+    let parts: Vec<Vec<Change>> = changes.chunks(count / callers).map(<[Change]>::to_vec).collect();
+    let began = Instant::now();
+    let work: Vec<_> = parts
+        .into_iter()
+        .map(|part| {
+            let (store, expected) = (store.clone(), expected.clone());
+            tokio::spawn(async move {
+                for batch in part.chunks(500) {
+                    assert!(store.apply(batch).await.unwrap().iter().all(|applied| *applied == expected));
+                }
+            })
+        })
+        .collect();
+    for part in work {
+        part.await.unwrap();
+    }
+    println!("{what}, {callers} callers: {:.0} rows/s", count as f64 / began.elapsed().as_secs_f64());
+}

@@ -1,0 +1,114 @@
+//! Takes the rows of a batch's orders, before anything about them is read.
+//!
+//! Also an order that is not there must be held: an Update that finds none goes to wait, and its Create, in another transaction at the
+//! same time, would neither see it wait nor be seen. So each missing order is inserted right away: with the content of its Create, or
+//! as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended. All rows
+//! are taken by one statement in the order of their ids, so that two batches cannot wait for each other.
+
+use super::super::StoreError;
+use super::super::check::{Cents, Checked};
+use super::super::failure::failed;
+use super::super::plan::Made;
+use super::stamp::Stamp;
+use chrono::DateTime;
+use crds::pipeline::Effect;
+use sqlx::postgres::PgConnection;
+use std::collections::{BTreeMap, HashSet};
+
+/// The orders of a batch; all of them are held.
+pub struct Locked<'a> {
+    /// Those that were not there, with what was inserted for them. None: a placeholder.
+    pub missing: BTreeMap<&'a str, Option<Made<'a>>>,
+    pub existing: Vec<&'a str>,
+}
+
+pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>, String>]) -> Result<Locked<'a>, StoreError> {
+    let mut orders: BTreeMap<&'a str, Option<Made<'a>>> = BTreeMap::new();
+    for checked in batch.iter().flatten().filter(|c| c.change.effect != Effect::None) {
+        let made = orders.entry(&checked.change.order_id).or_default();
+        if made.is_none() && matches!(checked.change.effect, Effect::Create | Effect::Upsert) {
+            *made = Made::new(*checked).ok();
+        }
+    }
+    if orders.is_empty() {
+        return Ok(Locked { missing: orders, existing: Vec::new() });
+    }
+    let inserted = Rows::of(orders.iter().map(|(id, made)| (*id, made.as_ref()))).insert(connection).await?;
+    let existing = orders.keys().filter(|id| !inserted.contains(**id)).copied().collect();
+    orders.retain(|id, _| inserted.contains(*id));
+    Ok(Locked { missing: orders, existing })
+}
+
+/// Rows of `orders` as columns.
+#[derive(Default)]
+pub struct Rows<'a> {
+    order_id: Vec<&'a str>,
+    tenant: Vec<Option<&'a str>>,
+    customer: Vec<Option<&'a str>>,
+    items: Vec<Option<&'a str>>,
+    total: Vec<Option<String>>,
+    status: Vec<Option<&'a str>>,
+    created_at: Vec<Stamp>,
+    fields: Vec<&'a str>,
+    times: Vec<&'a str>,
+    content: Vec<Option<&'a [u8]>>,
+    event_id: Vec<&'a str>,
+    event: Vec<&'a str>,
+    source: Vec<&'a str>,
+}
+
+impl<'a> Rows<'a> {
+    pub fn of(orders: impl Iterator<Item = (&'a str, Option<&'a Made<'a>>)>) -> Rows<'a> {
+        let mut rows = Rows::default();
+        for (order_id, made) in orders {
+            let change = made.map(|m| m.by.change);
+            let fields = change.map(|c| &c.fields);
+            rows.order_id.push(order_id);
+            rows.tenant.push(fields.and_then(|f| f.tenant.as_deref()));
+            rows.customer.push(fields.and_then(|f| f.customer.as_deref()));
+            rows.items.push(fields.and_then(|f| f.items.as_deref()));
+            rows.total.push(made.and_then(|m| m.by.total).as_ref().map(Cents::to_string));
+            rows.status.push(fields.and_then(|f| f.status.as_deref()));
+            rows.created_at.push(Stamp(made.map_or(DateTime::UNIX_EPOCH, Made::created_at)));
+            rows.fields.push(made.map_or("{}", |m| &m.fields));
+            rows.times.push(made.map_or("{}", |m| &m.times));
+            rows.content.push(made.and_then(Made::content).map(|c| c.as_slice()));
+            rows.event_id.push(change.map_or("", |c| &c.event_id));
+            rows.event.push(change.map_or("", |c| &c.event));
+            rows.source.push(change.map_or("", |c| &c.source));
+        }
+        rows
+    }
+
+    /// Takes the rows that are there, inserts the others, and returns those. (An update whose condition is false locks the row.)
+    pub async fn insert(self, connection: &mut PgConnection) -> Result<HashSet<String>, StoreError> {
+        let inserted: Vec<String> = sqlx::query_scalar(
+            "INSERT INTO orders (order_id, tenant_id, customer_id, items, total_amount, status, created_at, fields, field_times, \
+                                 content, event_id, event, source) \
+             SELECT n.order_id, n.tenant_id, n.customer_id, n.items::jsonb, n.total::decimal, n.status, n.created_at, n.fields::jsonb, \
+                    n.times::jsonb, n.content, n.event_id, n.event, n.source \
+             FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], \
+                         $9::text[], $10::bytea[], $11::text[], $12::text[], $13::text[]) \
+               AS n(order_id, tenant_id, customer_id, items, total, status, created_at, fields, times, content, event_id, event, source) \
+             ON CONFLICT (order_id) DO UPDATE SET status = orders.status WHERE false \
+             RETURNING order_id",
+        )
+        .bind(self.order_id)
+        .bind(self.tenant)
+        .bind(self.customer)
+        .bind(self.items)
+        .bind(self.total)
+        .bind(self.status)
+        .bind(self.created_at)
+        .bind(self.fields)
+        .bind(self.times)
+        .bind(self.content)
+        .bind(self.event_id)
+        .bind(self.event)
+        .bind(self.source)
+        .fetch_all(connection)
+        .await
+        .map_err(|e| failed("taking the orders", e))?;
+        Ok(inserted.into_iter().collect())
+    }
+}

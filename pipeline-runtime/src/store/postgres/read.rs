@@ -1,0 +1,76 @@
+//! What a plan depends on, read after the orders are held.
+
+use super::super::check::Checked;
+use super::super::failure::failed;
+use super::super::plan::{Current, Known};
+use super::super::{Change, StoreError};
+use super::lock::Locked;
+use crds::pipeline::Effect;
+use sqlx::postgres::PgConnection;
+use std::collections::HashSet;
+
+/// Also the updates that wait for orders which are new, in order of arrival.
+pub async fn read(
+    connection: &mut PgConnection,
+    batch: &[Result<Checked<'_>, String>],
+    locked: &Locked<'_>,
+) -> Result<(Known, Vec<Change>), StoreError> {
+    let mut known = Known::default();
+    if !locked.existing.is_empty() {
+        type Row = (String, Option<String>, Option<Vec<u8>>, String, String);
+        let rows: Vec<Row> =
+            sqlx::query_as("SELECT order_id, tenant_id, content, fields::text, field_times::text FROM orders WHERE order_id = ANY($1)")
+                .bind(&locked.existing)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(|e| failed("reading the orders", e))?;
+        for (order_id, tenant, content, fields, times) in rows {
+            let content = content.and_then(|c| c.try_into().ok());
+            known.orders.insert(order_id, Current::stored(tenant, content, fields, times));
+        }
+    }
+    let mut events: Vec<&str> =
+        batch.iter().flatten().filter(|c| c.change.effect != Effect::Create).map(|c| c.change.event_id.as_str()).collect();
+    let early = if locked.missing.is_empty() && events.is_empty() { Vec::new() } else { waiting(connection, &events, locked).await? };
+    let mut changes = Vec::new();
+    for (event_id, order_id, change, dead) in &early {
+        if locked.missing.contains_key(order_id.as_str()) && !dead {
+            let change = serde_json::from_str(change)
+                .map_err(|e| StoreError::Refused(format!("the event {event_id} that waits for order {order_id} cannot be read: {e}")))?;
+            changes.push(change);
+            events.push(event_id);
+        }
+        known.waiting.insert(event_id.clone());
+    }
+    if !events.is_empty() {
+        known.noted = noted(connection, &events).await?;
+    }
+    Ok((known, changes))
+}
+
+async fn waiting(
+    connection: &mut PgConnection,
+    events: &[&str],
+    locked: &Locked<'_>,
+) -> Result<Vec<(String, String, String, bool)>, StoreError> {
+    let orders: Vec<&str> = locked.missing.iter().filter(|(_, made)| made.is_some()).map(|(id, _)| *id).collect();
+    // Held, so that `tidy` does not hand out what takes effect now.
+    sqlx::query_as(
+        "SELECT event_id, order_id, change::text, refused IS NOT NULL OR handed_at IS NOT NULL FROM early_events \
+         WHERE order_id = ANY($1) OR event_id = ANY($2) ORDER BY seq FOR UPDATE",
+    )
+    .bind(orders)
+    .bind(events)
+    .fetch_all(connection)
+    .await
+    .map_err(|e| failed("reading the events that wait", e))
+}
+
+async fn noted(connection: &mut PgConnection, events: &[&str]) -> Result<HashSet<String>, StoreError> {
+    let noted: Vec<String> = sqlx::query_scalar("SELECT event_id FROM applied_events WHERE event_id = ANY($1)")
+        .bind(events)
+        .fetch_all(connection)
+        .await
+        .map_err(|e| failed("reading the notes of applied events", e))?;
+    Ok(noted.into_iter().collect())
+}

@@ -1,0 +1,83 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::super::suite::{self, Make, created, updated};
+use super::super::{Applied, Query, Store};
+use super::SqliteStore;
+use crate::sqlite::Place;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn memory(max_orders: Option<u32>) -> SqliteStore {
+    let store = SqliteStore::open(&Place::Memory, max_orders).await.unwrap();
+    store.migrate().await.unwrap();
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_memory_does_what_every_store_must() {
+    suite::run(Arc::new(memory(None).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_a_file_does_what_every_store_must_and_is_there_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place::File(directory.path().join("orders.db"));
+    let store = Arc::new(SqliteStore::open(&place, None).await.unwrap());
+    store.migrate().await.unwrap();
+    suite::run(store.clone()).await;
+    assert_eq!(store.apply(&[created("kept"), updated("later", "waits")]).await.unwrap(), [Applied::Done, Applied::Waiting]);
+    store.close().await;
+    drop(store);
+    let store = SqliteStore::open(&place, None).await.unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(store.apply(&[created("kept"), updated("later", "waits")]).await.unwrap(), [Applied::Repeat, Applied::Waiting]);
+}
+
+#[tokio::test]
+async fn a_bounded_store_forgets_the_oldest_orders_and_notes() {
+    let store = memory(Some(3)).await;
+    for n in 0..10 {
+        let id = format!("o{n}");
+        let mut batch = vec![created(&id)];
+        batch.extend((0..10).map(|m| updated(&id, &format!("{n}-{m}")).status("ON")));
+        batch.push(updated("nobody", &format!("early {n}")));
+        store.apply(&batch).await.unwrap();
+    }
+    let kept = store.recent(&Query { limit: 50, tenant: None }).await.unwrap();
+    assert_eq!(kept.iter().map(|o| o.order_id.as_str()).collect::<Vec<_>>(), ["o9", "o8", "o7"]);
+    let count = async |table: &'static str| sqlx::query_scalar::<_, i64>(table).fetch_one(&store.database.readers).await.unwrap();
+    assert_eq!(count("SELECT count(*) FROM applied_events").await, 30);
+    assert_eq!(count("SELECT count(*) FROM early_events").await, 3);
+    // also one batch that is larger than the store
+    store.apply(&(0..20).map(|n| created(&format!("p{n}"))).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(count("SELECT count(*) FROM orders").await, 3);
+}
+
+#[tokio::test]
+async fn tidying_forgets_what_is_old_and_keeps_what_is_not() {
+    let store = memory(None).await;
+    let batch = [created("a"), updated("a", "e").status("ON")];
+    store.apply(&batch).await.unwrap();
+    store.claim("r", [0; 32], Duration::ZERO).await.unwrap();
+    store.tidy(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(store.apply(&batch).await.unwrap(), [Applied::Repeat, Applied::Repeat]);
+    store.tidy(Duration::ZERO).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT (SELECT count(*) FROM applied_events) + (SELECT count(*) FROM request_claims)")
+        .fetch_one(&store.database.readers)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+    assert_eq!(store.apply(&batch[..1]).await.unwrap(), [Applied::Repeat], "an order is its own note");
+}
+
+#[tokio::test]
+async fn the_notes_tell_the_order_in_which_events_took_effect() {
+    let store = memory(None).await;
+    store.apply(&[updated("a", "early").append("log", "early")]).await.unwrap();
+    store.apply(&[created("a"), updated("a", "z").append("log", "z"), updated("a", "b").append("log", "b")]).await.unwrap();
+    let effects: Vec<String> = sqlx::query_scalar("SELECT event_id FROM effects WHERE order_id = 'a' ORDER BY seq")
+        .fetch_all(&store.database.readers)
+        .await
+        .unwrap();
+    assert_eq!(effects, ["create-a", "early", "z", "b"]);
+}
