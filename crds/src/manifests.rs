@@ -37,7 +37,8 @@ fn fitted(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
 
 /// What Rust has and OpenAPI v3 of Kubernetes has not.
 fn fit(schema: &mut JSONSchemaProps) {
-    // `api:` with nothing behind it would be a null that every rule with has() takes for a value. Without nullable it is refused.
+    // `api:` with nothing behind it would be a null that every rule with has() takes for a value. Without nullable the API server
+    // reads it as absent.
     schema.nullable = None;
     // The API server warns of formats that it does not know (uint32); the bounds say the same.
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {

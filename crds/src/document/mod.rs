@@ -1,6 +1,7 @@
 //! From text to a pipeline: YAML as the API server reads it, then every mistake of the document at once.
 //! Whoever starts from a file uses `read`; whoever has the object already (the operator) uses `accept`.
 
+mod ambiguous;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod examples;
@@ -36,7 +37,15 @@ pub fn read(text: &str) -> Result<OrderPipeline, Vec<Mistake>> {
 pub fn read_for(text: &str, purpose: Purpose) -> Result<OrderPipeline, Vec<Mistake>> {
     let documents = yaml::parse(text).map_err(|mistake| vec![mistake])?;
     let object = the_pipeline(documents).map_err(|mistake| vec![mistake])?;
-    accept_for(&object, purpose)
+    let mut mistakes = ambiguous::check(text);
+    match accept_for(&object, purpose) {
+        Ok(pipeline) if mistakes.is_empty() => Ok(pipeline),
+        accepted => {
+            mistakes.extend(accepted.err().unwrap_or_default());
+            mistakes.truncate(MAX_MISTAKES);
+            Err(mistakes)
+        }
+    }
 }
 
 /// The pipeline that a JSON object is, or every mistake in it.

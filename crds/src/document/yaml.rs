@@ -1,5 +1,5 @@
 //! YAML to JSON as `kubectl apply` would do it, but strict: a key that stands twice is refused with its place, where
-//! serde_yaml would quietly take the last one. `yes` and `010` stay the texts that they are.
+//! serde_yaml would quietly take the last one. What kubectl and YAML 1.2 read differently is refused by `ambiguous`.
 
 use crate::mistake::{Mistake, at, below};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
@@ -102,7 +102,11 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(value.into())
     }
     fn visit_f64<E: Error>(self, value: f64) -> Result<Json, E> {
+        /// Whole numbers up to here are the same as float and as integer.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
         match Number::from_f64(value) {
+            // 3.0 is 3, as kubectl sends it.
+            Some(_) if value.fract() == 0.0 && value.abs() < EXACT => Ok((value as i64).into()),
             Some(number) => Ok(number.into()),
             None => Err(self.refuse(&self.place, format!("{value} is no number that JSON can hold"))),
         }
@@ -196,9 +200,9 @@ mod tests {
     }
 
     #[test]
-    fn yes_and_octal_looking_texts_stay_as_they_stand() {
+    fn values_are_read_as_they_stand() {
         assert_eq!(
-            parse("a: yes\nb: 010\nc: 10\nd: 1.5\ne: true\nf: ~\n").unwrap(),
+            parse("a: yes\nb: 010\nc: 10.0\nd: 1.5\ne: true\nf: ~\n").unwrap(),
             vec![json!({
                 "a": "yes", "b": "010", "c": 10, "d": 1.5, "e": true, "f": null
             })]

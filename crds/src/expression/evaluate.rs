@@ -52,6 +52,16 @@ impl Compiled {
         }
     }
 
+    /// A time: a timestamp, or a text as RFC 3339 writes it.
+    pub fn time(&self, input: &Input<'_>) -> Result<DateTime<Utc>, EvaluationError> {
+        match &*self.json(input)? {
+            Json::String(text) => DateTime::parse_from_rfc3339(text)
+                .map(|time| time.to_utc())
+                .map_err(|_| EvaluationError::Failed(format!("`{}` must be a time such as 2025-01-31T12:00:00Z", self.text))),
+            other => Err(self.unexpected("a time", other)),
+        }
+    }
+
     /// The result as JSON: borrowed where the expression is a path, with numbers as they are.
     pub fn json<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
         match &self.program {

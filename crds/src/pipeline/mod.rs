@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 pub const GROUP: &str = "orderpipeline.dev";
 
 /// A whole order system: HTTP API, workers, generator, topics and events on a message broker that can be switched while it runs.
+#[allow(clippy::duplicated_attributes)] // one printcolumn a column: the lint takes their arguments for repetitions
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "orderpipeline.dev",

@@ -52,7 +52,9 @@ async fn drift_is_put_right() -> Result<()> {
         .await?;
     let rule = r#"[{"op": "add", "path": "/rules/-", "value": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}}]"#;
     place.kubectl(&["patch", "role", "shop-runtime", "--type=json", "-p", rule])?;
-    place.until("Role", "shop-runtime", "the foreign rule is gone", |r| r["rules"].as_array().is_some_and(|rules| rules.len() == 2)).await?;
+    place
+        .until("Role", "shop-runtime", "the foreign rule is gone", |r| r["rules"].as_array().is_some_and(|rules| rules.len() == 2))
+        .await?;
     Ok(())
 }
 

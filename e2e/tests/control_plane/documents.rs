@@ -5,7 +5,9 @@ use anyhow::Result;
 
 #[tokio::test]
 async fn the_examples_are_accepted_and_every_object_of_them_appears() -> Result<()> {
-    for (example, deployments) in [("quickstart", &["quickstart-api", "quickstart-worker"][..]), ("orders", &["orders-api", "orders-worker"])] {
+    for (example, deployments) in
+        [("quickstart", &["quickstart-api", "quickstart-worker"][..]), ("orders", &["orders-api", "orders-worker"])]
+    {
         let place = Place::new(&format!("example-{example}")).await?;
         let document = std::fs::read_to_string(repository(&format!("examples/{example}/pipeline.yaml")))?;
         place.apply(&document)?;
@@ -29,7 +31,11 @@ async fn the_examples_are_accepted_and_every_object_of_them_appears() -> Result<
 async fn a_union_with_two_members_or_none_is_refused_in_words() -> Result<()> {
     let place = Place::new("unions").await?;
     let mistakes = [
-        ("kafka: {bootstrapServers: 'kafka:9092'}", "kafka: {bootstrapServers: 'k:1', strimzi: {name: x}}", "exactly one of strimzi and bootstrapServers"),
+        (
+            "kafka: {bootstrapServers: 'kafka:9092'}",
+            "kafka: {bootstrapServers: 'k:1', strimzi: {name: x}}",
+            "exactly one of strimzi and bootstrapServers",
+        ),
         (", kafka: {bootstrapServers: 'kafka:9092'}", "", "exactly one of kafka and eventHubs must be set"),
         ("worker: {}", "worker: {replicas: 1, scaling: {max: 3}}", "replicas and scaling exclude each other"),
         ("worker: {}", "worker: {}\n  store: {}", "exactly one of postgres and memory must be set"),
@@ -51,7 +57,10 @@ async fn columns_short_name_category_and_scale_are_there() -> Result<()> {
     place.apply(&shop())?;
     place.until_condition("shop", "Reconciling", "True", "WaitingForPods").await?;
     let table = place.kubectl(&["get", "op"])?;
-    assert!(table.lines().next().is_some_and(|head| head.contains("BACKEND") && head.contains("PHASE") && head.contains("READY")), "{table}");
+    assert!(
+        table.lines().next().is_some_and(|head| head.contains("BACKEND") && head.contains("PHASE") && head.contains("READY")),
+        "{table}"
+    );
     assert!(table.contains("kafka"), "{table}");
     assert!(place.kubectl(&["get", "orders"])?.contains("shop"));
     place.kubectl(&["scale", "op/shop", "--replicas=3"])?;

@@ -122,7 +122,8 @@ async fn it_says_what_runs_where_and_what_to_try_and_its_commands_work() {
     let commands: Vec<&str> = printed.lines().map(str::trim).filter(|l| l.starts_with("curl ")).collect();
     assert!(commands.len() >= 2, "{printed}");
     for command in commands {
-        let out = std::process::Command::new("sh").args(["-c", &format!("{command} --fail --silent")]).env("API_KEY", KEY).output().unwrap();
+        let out =
+            std::process::Command::new("sh").args(["-c", &format!("{command} --fail --silent")]).env("API_KEY", KEY).output().unwrap();
         assert!(out.status.success(), "{command}\n{}", String::from_utf8_lossy(&out.stdout));
     }
 }

@@ -35,7 +35,8 @@ async fn postgres_does_what_every_store_must() {
     .await
     .unwrap();
     assert_eq!(disagreeing, 0);
-    let placeholders: i64 = sqlx::query_scalar(r#"SELECT count(*) FROM "retail-2".orders WHERE event_id = ''"#).fetch_one(&pool).await.unwrap();
+    let placeholders: i64 =
+        sqlx::query_scalar(r#"SELECT count(*) FROM "retail-2".orders WHERE event_id = ''"#).fetch_one(&pool).await.unwrap();
     assert_eq!(placeholders, 0);
 }
 

@@ -58,7 +58,9 @@ pub fn keys(secret: Option<&SecretRef>, secrets: &Secrets, otherwise: Option<&st
     }
     let key = secrets.environment().get("API_KEY").or(otherwise);
     let key = key.with_context(|| match secret {
-        Some(secret) => format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, secrets.folder(secret).display()),
+        Some(secret) => {
+            format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, secrets.folder(secret).display())
+        }
         None => "no API keys: name a Secret in spec.api.keysSecretRef, or set API_KEY".into(),
     })?;
     Ok(Arc::new(ArcSwap::from_pointee(Keys::new([(ENVIRONMENT_PRINCIPAL, key)])?)))

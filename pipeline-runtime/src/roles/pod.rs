@@ -86,16 +86,16 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets) -> anyhow::
         StoreConfig::Postgres { url, schema } => {
             Arc::new(PostgresStore::connect(&secrets.value(url)?, schema, PostgresOptions::default()).await?)
         }
-        StoreConfig::Memory { max_orders } => {
-            Arc::new(SqliteStore::open(&Place::Memory, Some(*max_orders)).await?)
-        }
+        StoreConfig::Memory { max_orders } => Arc::new(SqliteStore::open(&Place::Memory, Some(*max_orders)).await?),
     };
     let (migrating, mut pause) = (store.clone(), Duration::from_millis(100));
     let migrate = async move {
         loop {
             match migrating.migrate().await {
                 Ok(()) => return Ok(()),
-                Err(StoreError::Transient(reason)) => tracing::warn!(reason, "the store's tables cannot be made yet, trying again in {pause:?}"),
+                Err(StoreError::Transient(reason)) => {
+                    tracing::warn!(reason, "the store's tables cannot be made yet, trying again in {pause:?}")
+                }
                 Err(refused) => return Err(refused),
             }
             tokio::time::sleep(pause).await;
@@ -205,7 +205,8 @@ impl Pod {
 pub(super) fn generator(live: &Live, config: &RuntimeConfig, publisher: Publisher, counters: Arc<Counters>) -> anyhow::Result<Generator> {
     let settings = config.generator.clone().context("this pipeline has no spec.generator: there is nothing to make")?;
     let topic = config.event(&settings.publishes).and_then(|e| e.topics.first()).and_then(|t| config.topic(t)).cloned();
-    let topic = topic.with_context(|| format!("spec.generator.publishes: event {} or its topic is not in the document", settings.publishes))?;
+    let topic =
+        topic.with_context(|| format!("spec.generator.publishes: event {} or its topic is not in the document", settings.publishes))?;
     Ok(Generator { config: settings, topic, contract: live.contract.clone(), publisher, counters })
 }
 

@@ -217,7 +217,13 @@ impl Up {
 }
 
 /// What runs where, and what to try next.
-fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: Option<&str>, example: &str) -> Result<String, std::fmt::Error> {
+fn greeting(
+    config: &RuntimeConfig,
+    place: &Grounds,
+    address: SocketAddr,
+    key: Option<&str>,
+    example: &str,
+) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(text, "{} runs", config.pipeline)?;
     if config.api.is_some() {
@@ -237,7 +243,11 @@ fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: O
         // Not the key itself: terminals are recorded and shared.
         let shown = if key.is_some() { "$API_KEY" } else { DEV_KEY };
         writeln!(text, "try")?;
-        writeln!(text, "  curl http://{address}/orders -H \"X-API-Key: {shown}\" -H 'Content-Type: application/json' -d '{}'", example.replace('\'', "'\\''"))?;
+        writeln!(
+            text,
+            "  curl http://{address}/orders -H \"X-API-Key: {shown}\" -H 'Content-Type: application/json' -d '{}'",
+            example.replace('\'', "'\\''")
+        )?;
         writeln!(text, "  curl \"http://{address}/orders?limit=5\" -H \"X-API-Key: {shown}\"")?;
     }
     writeln!(text, "Ctrl-C ends it; the next `up` goes on where it stopped.")?;

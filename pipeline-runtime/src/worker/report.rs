@@ -96,8 +96,7 @@ pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
                         continue;
                     }
                     let kind = if refused.is_some() { Kind::Conflict } else { Kind::Expired };
-                    let reason =
-                        refused.unwrap_or_else(|| format!("order {} did not come within {} s", change.order_id, keep.as_secs()));
+                    let reason = refused.unwrap_or_else(|| format!("order {} did not come within {} s", change.order_id, keep.as_secs()));
                     if !shared.bury_expired(&change, &Failure::new(kind, reason, Some(&change.event_id))).await {
                         break; // the worker stops; the store hands the rest out again
                     }

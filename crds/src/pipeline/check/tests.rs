@@ -226,3 +226,27 @@ fn the_pipeline_is_found_among_other_objects_and_must_be_the_only_one() {
     assert!(mistakes("just text")[0].contains("must be a map of fields"));
     assert!(mistakes("spec: {}").iter().any(|m| m == "kind: is required: kind: OrderPipeline"));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// Whatever stands in a file: an answer, and the same one for the object that it is.
+    #[test]
+    fn a_mangled_document_never_panics(cuts in proptest::collection::vec((0usize..1400, 0usize..12, "[ -~\\n]{0,8}"), 1..4)) {
+        let mut text = SOUND.to_owned();
+        for (from, length, instead) in cuts {
+            let from = from.min(text.len());
+            text.replace_range(from..(from + length).min(text.len()), &instead);
+        }
+        match read(&text) {
+            Ok(pipeline) => proptest::prop_assert_eq!(crate::check(&pipeline), vec![]),
+            Err(mistakes) => proptest::prop_assert!(!mistakes.is_empty() && mistakes.iter().all(|m| !m.message.is_empty())),
+        }
+    }
+}
+
+#[test]
+fn what_kubectl_would_read_differently_is_refused() {
+    let found = mistakes(&SOUND.replace("customerId: c1", "customerId: no"));
+    assert_eq!(found, ["line 24: kubectl reads no as false: write \"no\" in quotes, or false"]);
+}

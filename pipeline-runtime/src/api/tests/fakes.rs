@@ -1,7 +1,7 @@
 //! A broker that notes what it is given and fails as it is told, and a store likewise.
 
 use crate::broker::*;
-use crate::store::{Expired, Applied, Change, Claim, Order, Query, Store, StoreError};
+use crate::store::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};

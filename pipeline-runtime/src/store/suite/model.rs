@@ -21,14 +21,15 @@ pub struct ModelOrder {
     pub total: Option<f64>,
     pub status: Option<String>,
     pub fields: Map<String, Json>,
-    times: HashMap<String, i64>,
-    content: Option<[u8; 32]>,
+    pub times: HashMap<String, i64>,
+    pub content: Option<[u8; 32]>,
 }
 
 impl Model {
     pub fn apply(&mut self, change: &Change) -> Applied {
         let conflict = || Applied::Conflict(String::new());
         let is_waiting = |m: &Model| m.dead.contains(&change.event_id) || m.waiting.iter().any(|w| w.event_id == change.event_id);
+        let waits = is_waiting(self);
         match (change.effect, self.orders.get_mut(&change.order_id)) {
             (Effect::Create, Some(order)) => {
                 let foreign = matches!((&order.tenant, &change.fields.tenant), (Some(a), Some(b)) if a != b);
@@ -37,7 +38,7 @@ impl Model {
             (Effect::Create, None) => self.make(change, Some(change.content)),
             _ if self.done.contains(&change.event_id) => Applied::Repeat,
             (Effect::None, _) => self.done(change),
-            _ if is_waiting(self) => Applied::Waiting,
+            _ if waits => Applied::Waiting,
             (_, Some(order)) => {
                 if order.take(change) {
                     self.done(change)

@@ -223,7 +223,7 @@ type Fault = Box<dyn FnMut(&[Change]) -> Option<StoreError> + Send>;
 #[derive(Default)]
 pub struct FakeStore {
     pub applied: Mutex<Vec<Change>>,
-    seen: Mutex<HashMap<String, [u8; 32]>>,
+    pub seen: Mutex<HashMap<String, [u8; 32]>>,
     pub fault: Mutex<Option<Fault>>,
     pub down: AtomicBool,
     /// With a gate, each apply needs a permit.
