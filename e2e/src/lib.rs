@@ -7,3 +7,10 @@ pub mod ledger;
 pub mod load;
 pub mod product;
 pub mod proxy;
+
+/// An HTTP client for loopback.
+pub fn http(timeout: std::time::Duration) -> reqwest::Client {
+    // The first one installs it; for the others it is there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().timeout(timeout).build().expect("a client without special settings can be built")
+}

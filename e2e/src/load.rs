@@ -50,7 +50,7 @@ pub async fn run(plan: Plan, progress: Arc<AtomicUsize>) -> Result<Vec<Told>> {
     for client in 0..plan.clients {
         let (plan, next, progress) = (plan.clone(), next.clone(), progress.clone());
         clients.spawn(async move {
-            let http = Client::builder().timeout(Duration::from_secs(10)).build()?;
+            let http = crate::http(Duration::from_secs(10));
             let mut told = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);

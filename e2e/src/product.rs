@@ -54,7 +54,7 @@ impl Product {
 
     /// Waits until a GET answers 200.
     pub async fn ready(&mut self, url: &str, within: Duration) -> Result<()> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        let client = crate::http(Duration::from_secs(2));
         let process = &mut self.process;
         let answered = eventually(url, within, || {
             let (ended, get) = (process.ended(), client.get(url).send());

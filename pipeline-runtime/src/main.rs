@@ -29,6 +29,8 @@ enum What {
 
 fn main() -> ExitCode {
     let command = Command::parse();
+    // HTTPS callbacks need one; nothing else has installed any this early.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),

@@ -3,6 +3,8 @@
 //! SQLite takes one writer at a time anyway. With one writing connection the waiting happens in the pool, fairly and without `SQLITE_BUSY`.
 //! Who writes begins with `begin_with("BEGIN IMMEDIATE")`, so that a foreign tool on the file makes it wait and not fail halfway.
 
+use sqlx::Sqlite;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -68,6 +70,15 @@ impl Database {
         let failed = |reason| OpenError::Open { place: "in memory".into(), reason };
         let writer = pool(1).connect_with(options().filename(":memory:")).await.map_err(failed)?;
         Ok(Database { readers: writer.clone(), writer, _lock: None })
+    }
+
+    /// Gives back the writing connection after a failure. SQLite itself rolls back when a disk is full, of which the client's count of
+    /// open transactions learns nothing: the next one would be refused for ever. A file is opened anew; what is in memory must stay.
+    pub async fn mistrust(&self, connection: PoolConnection<Sqlite>) {
+        if self._lock.is_some() {
+            // What is not closed cleanly is closed all the same.
+            let _ = connection.close().await;
+        }
     }
 
     /// Ends all connections, the log folded into the file.

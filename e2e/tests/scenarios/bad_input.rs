@@ -42,7 +42,7 @@ async fn bad_input_gets_a_clear_4xx_and_the_process_goes_on() {
     let kafka = Kafka::start(1).await.unwrap();
     let pipeline = Pipeline::new(&kafka, &kafka.bootstrap(), "Derived").await.unwrap();
     let (mut api, url) = pipeline.start("api").await.unwrap();
-    let caller = Caller { http: Client::new(), url };
+    let caller = Caller { http: e2e::http(std::time::Duration::from_secs(30)), url };
     let good = json!({"customerId": "c", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 1});
     let with = |pointer: &str, value: Json| {
         let mut order = good.clone();
@@ -90,6 +90,6 @@ async fn unknown_fields_are_refused_where_the_schema_forbids_them() {
     let schema = "- name: OrderCreated\n    schema: {type: object, required: [orderId], additionalProperties: false, properties: {orderId: {type: string}}}";
     std::fs::write(&pipeline.document, text.replace("- name: OrderCreated", schema)).unwrap();
     let (_api, url) = pipeline.start("api").await.unwrap();
-    let caller = Caller { http: Client::new(), url };
+    let caller = Caller { http: e2e::http(std::time::Duration::from_secs(30)), url };
     caller.refused(StatusCode::UNPROCESSABLE_ENTITY, "surprise", json!({"orderId": "o", "surprise": 1}).to_string()).await;
 }

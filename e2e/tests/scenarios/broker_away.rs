@@ -16,7 +16,7 @@ async fn a_broker_that_goes_away_is_answered_with_503_and_comes_back_by_itself()
     let pipeline = Pipeline::new(&kafka, &kafka.proxied(), "Derived").await.unwrap();
     let (_api, url) = pipeline.start("api").await.unwrap();
     let (_worker, worker) = pipeline.start("worker").await.unwrap();
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+    let http = e2e::http(Duration::from_secs(30));
     let status = async |url: String| http.get(url).send().await.unwrap().status();
     let plan = |name: &str, orders| load::Plan {
         urls: vec![url.clone()],

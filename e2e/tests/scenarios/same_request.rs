@@ -25,7 +25,7 @@ fn messages(kafka: &Kafka, topic: &str) -> i64 {
 
 /// A hundred at once over two processes: their answers, which must be one.
 async fn hundred(urls: &[String; 2], id: &str) -> Json {
-    let http = reqwest::Client::new();
+    let http = e2e::http(std::time::Duration::from_secs(30));
     let (id, body) = (id.to_owned(), order(5.0));
     let posts = (0..100).map(|n| {
         let (http, url, id, body) = (http.clone(), urls[n % 2].clone(), id.clone(), body.clone());
@@ -57,7 +57,7 @@ async fn a_request_id_posted_a_hundred_times_over_two_processes_is_one_order() {
     })
     .await
     .unwrap();
-    let (status, other) = post(&reqwest::Client::new(), &urls[0], "same", &order(6.0)).await.unwrap();
+    let (status, other) = post(&e2e::http(std::time::Duration::from_secs(30)), &urls[0], "same", &order(6.0)).await.unwrap();
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{other}");
     assert!(other.to_string().contains("X-Request-Id"), "{other}");
     let stored = pipeline.stored().await.unwrap();
@@ -75,7 +75,7 @@ async fn a_strict_request_id_is_one_message_and_no_process_takes_another_body() 
     assert_eq!(messages(&kafka, &pipeline.name), 1, "exactly one message on the topic");
     let (_c, third) = pipeline.start("api").await.unwrap();
     for url in urls.iter().chain([&third]) {
-        let (status, body) = post(&reqwest::Client::new(), url, "strict", &order(6.0)).await.unwrap();
+        let (status, body) = post(&e2e::http(std::time::Duration::from_secs(30)), url, "strict", &order(6.0)).await.unwrap();
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     }
     assert_eq!(messages(&kafka, &pipeline.name), 1);

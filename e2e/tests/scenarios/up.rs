@@ -91,7 +91,7 @@ async fn ten_thousand_orders_survive_five_kills_of_the_whole_process() {
 async fn ctrl_c_ends_it_cleanly_and_the_next_up_goes_on_where_it_stopped() {
     let laptop = Laptop::new(DOCUMENT);
     let mut up = laptop.up().await;
-    let http = reqwest::Client::new();
+    let http = e2e::http(std::time::Duration::from_secs(30));
     let order = json!({"customerId": "c1", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 12.5});
     let post = || http.post(format!("{}/orders", laptop.url)).header("X-API-Key", KEY).header("X-Request-Id", "first").json(&order);
     let first: Json = post().send().await.unwrap().json().await.unwrap();

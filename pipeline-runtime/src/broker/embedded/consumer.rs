@@ -19,7 +19,7 @@ pub struct EmbeddedConsumer {
     wake: Arc<Notify>,
     state: Mutex<State>,
     /// One poll at a time.
-    turn: tokio::sync::Mutex<Names>,
+    turn: tokio::sync::Mutex<Turn>,
     batch_size: usize,
     batch_bytes: usize,
     poll_interval: Duration,
@@ -49,6 +49,14 @@ struct Cursor {
 }
 
 type MessageRow = (i64, i64, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
+
+/// Of the one call that may read at a time.
+#[derive(Default)]
+struct Turn {
+    names: Names,
+    /// When it is time to say that nothing came.
+    idle_at: Option<Instant>,
+}
 
 impl EmbeddedConsumer {
     pub fn open(core: Arc<Core>, options: ConsumerOptions) -> Result<EmbeddedConsumer, BrokerError> {
@@ -208,27 +216,13 @@ impl EmbeddedConsumer {
         }
     }
 
-    async fn happening(&self, names: &mut Names) -> Result<Option<Happening>, BrokerError> {
-        self.core.up()?;
-        if let Some(news) = self.news().await? {
-            return Ok(Some(news));
-        }
-        let messages = self.read(names).await?;
-        Ok((!messages.is_empty()).then_some(Happening::Messages(messages)))
-    }
-}
-
-#[async_trait]
-impl Consumer for EmbeddedConsumer {
-    async fn next(&self) -> Happening {
-        let mut names = self.turn.lock().await;
-        let until = Instant::now() + self.poll_interval;
+    async fn until(&self, until: Instant, names: &mut Names) -> Happening {
         loop {
             // Listens before it looks: what comes in between wakes it.
             let published = self.core.published.notified();
             tokio::pin!(published);
             published.as_mut().enable();
-            match self.happening(&mut names).await {
+            match self.happening(names).await {
                 Ok(Some(happening)) => return happening,
                 Ok(None) => {}
                 Err(error) => {
@@ -242,6 +236,28 @@ impl Consumer for EmbeddedConsumer {
                 _ = sleep_until(until) => return Happening::Idle,
             }
         }
+    }
+
+    async fn happening(&self, names: &mut Names) -> Result<Option<Happening>, BrokerError> {
+        self.core.up()?;
+        if let Some(news) = self.news().await? {
+            return Ok(Some(news));
+        }
+        let messages = self.read(names).await?;
+        Ok((!messages.is_empty()).then_some(Happening::Messages(messages)))
+    }
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn next(&self) -> Happening {
+        let mut turn = self.turn.lock().await;
+        let turn = &mut *turn;
+        // Kept over calls that are cancelled: one who looks in again and again still learns that nothing comes.
+        let until = *turn.idle_at.get_or_insert_with(|| Instant::now() + self.poll_interval);
+        let happening = self.until(until, &mut turn.names).await;
+        turn.idle_at = None;
+        happening
     }
 
     fn pause(&self, partitions: &[Partition]) -> Result<(), BrokerError> {

@@ -48,10 +48,17 @@ impl SqliteStore {
     }
 
     async fn apply_now(&self, batch: &[Change]) -> Result<Vec<Applied>, StoreError> {
+        let mut connection = self.database.writer.acquire().await.map_err(|e| failed("waiting for the writing connection", e))?;
+        let applied = self.apply_on(&mut connection, batch).await;
+        if applied.is_err() {
+            self.database.mistrust(connection).await;
+        }
+        applied
+    }
+
+    async fn apply_on(&self, connection: &mut SqliteConnection, batch: &[Change]) -> Result<Vec<Applied>, StoreError> {
         let checked: Vec<Result<Checked, String>> = batch.iter().map(check).collect();
-        let begun = |e| failed("beginning a transaction", e);
-        let mut connection = self.database.writer.acquire().await.map_err(begun)?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(begun)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(|e| failed("beginning a transaction", e))?;
         let (known, early) = read::read(&mut transaction, &checked).await?;
         let early: Vec<Checked> = early.iter().map(check).filter_map(Result::ok).collect();
         let plan = plan(&checked, known, &early);
