@@ -66,8 +66,11 @@ impl Tracker {
         }
     }
 
+    /// What only waits behind another event has had no attempt: there is nothing to note.
     pub fn failed(&mut self, offset: i64, attempts: u32) {
-        self.attempts.insert(offset, attempts);
+        if attempts > 0 {
+            self.attempts.insert(offset, attempts);
+        }
     }
 
     /// Everything below is complete. None before anything was read or committed.

@@ -85,7 +85,8 @@ async fn of_a_lost_partition_nothing_is_committed_however_late_its_batch_ends() 
     gate.add_permits(100);
     eventually("the batch ended", || scene.store.count() == 1).await;
     worker.stop().await;
-    assert_eq!(scene.broker.commit_of("orders", partition.number), None);
+    // Before it was lost the start may have been committed; the event never.
+    assert!(scene.broker.commit_of("orders", partition.number).is_none_or(|commit| commit.next.offset == 0));
 }
 
 #[tokio::test]
