@@ -83,7 +83,7 @@ async fn order(http: &Client, plan: &Plan, url: &str, number: usize) -> Told {
     });
     let created = until_answered(http, plan, Method::POST, &format!("{url}/orders"), &format!("{order_id}-create"), &body).await;
     let mut told = Told { order_id, body, created, changes: vec![] };
-    if created == Outcome::Accepted && number % 2 == 0 {
+    if created == Outcome::Accepted && number.is_multiple_of(2) {
         for status in &plan.statuses {
             let request = format!("{}-{status}", told.order_id);
             let path = format!("{url}/orders/{}", told.order_id);

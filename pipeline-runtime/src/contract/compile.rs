@@ -37,7 +37,7 @@ pub(super) fn event(place: &str, config: &EventConfig) -> Result<EventContract, 
             ));
         }
     }
-    for field in config.set.keys().filter(|field| FIELDS_OF_THE_STORE.contains(&field.as_str())) {
+    if let Some(field) = config.set.keys().find(|field| FIELDS_OF_THE_STORE.contains(&field.as_str())) {
         return Err(error(&format!("set.{field}"), format!("{field} cannot be set: it is kept by the store")));
     }
     Ok(EventContract { config: config.clone(), schema, expressions: compiler.event(config)? })

@@ -218,7 +218,7 @@ mod tests {
             parts.reverse();
             parts
         };
-        assert_eq!(turns(&[false, false, false]), [0..3]);
+        assert_eq!(turns(&[false, false, false]), vec![Range { start: 0, end: 3 }]);
         assert_eq!(turns(&[true, true, false, false]), [0..1, 1..2, 2..4]);
         assert_eq!(turns(&[false, true, false]), [0..1, 1..2, 2..3]);
         assert!(turns(&[]).is_empty());

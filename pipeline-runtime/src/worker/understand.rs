@@ -77,7 +77,7 @@ fn unknown_version(decoded: &Decoded) -> Option<String> {
     match decoded.attributes.get(attribute::SCHEMA_VERSION)? {
         Json::String(version) if version == SCHEMA_VERSION => None,
         Json::String(version) => Some(version.clone()),
-        other => (other.to_string() != SCHEMA_VERSION).then(|| other.to_string()),
+        other => Some(other.to_string()).filter(|version| version != SCHEMA_VERSION),
     }
 }
 

@@ -336,7 +336,7 @@ pub async fn read_commits(core: &Core, group: &str, partitions: &[Partition]) ->
         .map_err(|error| core.unreachable(error))?;
     let mut commits = BTreeMap::new();
     for (topic, number, offset, metadata) in rows {
-        if let Some(partition) = partitions.iter().find(|partition| &*partition.topic == topic && partition.number == number) {
+        if let Some(partition) = partitions.iter().find(|partition| *partition.topic == *topic && partition.number == number) {
             let next = Position { partition: partition.clone(), offset };
             commits.insert(partition.clone(), Commit { next, metadata });
         }
