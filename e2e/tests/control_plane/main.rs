@@ -1,6 +1,7 @@
 //! The operator against a real API server: installed from `config/`, run as its own program under its own ServiceAccount.
 //! There is no node: pods stay pending until a test says that they are ready.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod changes;
 mod documents;
