@@ -100,7 +100,7 @@ fn what_cannot_be_read_is_said_in_a_sentence() {
     assert_eq!(bare(b"{\"a\":\"\xff\"}"), "the body is not UTF-8: byte 6 is wrong");
     assert_eq!(bare(b"{\"a\":"), "the body is cut off: its JSON does not end (line 1, column 5)");
     assert_eq!(bare(b"{} x"), "the body is not JSON: trailing characters at line 1 column 4");
-    assert_eq!(bare("[".repeat(10_000).as_bytes()), "the body is nested deeper than 128 levels (line 1, column 128)");
+    assert_eq!(bare("[".repeat(10_000).as_bytes()), "the body is nested deeper than 127 levels (line 1, column 128)");
     assert_eq!(mistake(Envelope::Bare, &[("id", b"\xff")], b"{}"), "the header id is not UTF-8");
     assert!(mistake(Envelope::Bare, &[("id", &[b'x'; 501])], b"{}").contains("longer than 500"));
 

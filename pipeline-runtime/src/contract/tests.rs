@@ -122,10 +122,9 @@ fn rules_are_looked_at_only_where_the_schema_holds() {
             ];
         })
     };
-    assert_eq!(
-        violations(event(), json!({"total": -1})),
-        [pair("data.items", "items is required"), pair("data.total", "total must be at least 0 but is -1"),]
-    );
+    let mut found = violations(event(), json!({"total": -1}));
+    found.sort();
+    assert_eq!(found, [pair("data.items", "items is required"), pair("data.total", "total must be at least 0 but is -1")]);
     assert_eq!(
         violations(event(), json!({"total": 5000, "items": [{"quantity": 0}], "customer": {}})),
         [
