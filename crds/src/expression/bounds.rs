@@ -11,6 +11,8 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 const MAX_CHARS: usize = 1000;
 /// Links of chains before parsing, counted as characters that can make one.
 const MAX_LINKS: usize = 400;
+/// Brackets within brackets before parsing: the parser takes about 7 KB of stack for each, most of all.
+const MAX_BRACKETS: usize = 32;
 /// Levels of the tree after parsing.
 const MAX_DEPTH: usize = 150;
 const MAX_NESTED: usize = 2;
@@ -28,8 +30,16 @@ pub(super) fn check_text(text: &str) -> Result<(), ExpressionError> {
         return Err(ExpressionError::new(format!("longer than {MAX_CHARS} characters: split it into several rules")));
     }
     let code = outside_strings(&chars);
-    let mut links = 0;
+    let (mut links, mut brackets) = (0, 0usize);
     for (i, c) in chars.iter().enumerate().filter(|&(i, _)| code[i]) {
+        match c {
+            '(' | '[' | '{' => brackets += 1,
+            ')' | ']' | '}' => brackets = brackets.saturating_sub(1),
+            _ => {}
+        }
+        if brackets > MAX_BRACKETS {
+            return Err(ExpressionError::at(text, i, format!("brackets may be nested {MAX_BRACKETS} deep")));
+        }
         if "+-*/%<>=!?.[({&|".contains(*c) {
             links += 1;
         }

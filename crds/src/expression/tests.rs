@@ -263,6 +263,8 @@ fn try_deep_chains() {
     assert_eq!(on(&format!("1{}", "+1".repeat(100)), json!({}), None).unwrap(), 101);
     assert!(refused(&format!("1{}", "+1".repeat(300))).contains("in one chain"));
     assert!(refused(&format!("1{}", "+1".repeat(450))).contains("more than 400 operators"));
+    assert_eq!(refused(&"(".repeat(33)), "column 33: brackets may be nested 32 deep");
+    assert!(compile(&format!("{}1{}", "(".repeat(32), ")".repeat(32)), &Scope::default()).is_ok());
 }
 
 mod any_text {

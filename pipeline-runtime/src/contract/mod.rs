@@ -17,6 +17,7 @@ use crds::expression::{Compiled, EvaluationError, Input};
 use crds::runtime_config::{EventConfig, RuntimeConfig};
 use crds::schema::{MAX_FAULTS, Schema};
 use serde_json::Value as Json;
+use std::borrow::Cow;
 
 /// All events of a pipeline, compiled. Replaced as a whole when the configuration changes.
 #[derive(Debug)]
@@ -150,11 +151,12 @@ fn broken(rule: &crds::pipeline::Rule, compiled: &Compiled, input: &Input<'_>) -
     match compiled.bool(input) {
         Ok(true) => None,
         Ok(false) => {
-            let message = rule.message.as_ref().map_or_else(|| format!("must hold: {}", rule.rule), |message| message.0.clone());
+            let message =
+                rule.message.as_ref().map_or_else(|| format!("must hold: {}", shortened(&rule.rule)), |message| message.0.clone());
             Some(Violation { field: field(), message })
         }
         Err(EvaluationError::Failed(why)) => {
-            Some(Violation { field: field(), message: format!("the rule {} cannot be checked: {why}", rule.rule) })
+            Some(Violation { field: field(), message: format!("the rule {} cannot be checked: {why}", shortened(&rule.rule)) })
         }
         Err(missing) => Some(Violation::of(compiled, missing)),
     }
@@ -170,11 +172,23 @@ impl<'a> Message<'a> {
 impl Violation {
     fn of(expression: &Compiled, error: EvaluationError) -> Violation {
         match error {
+            // A value that need not be there, or an item behind the end of its list.
+            EvaluationError::Missing { path } if path == expression.text() && expression.path().is_none() => {
+                Violation { field: "data".to_owned(), message: format!("{} gives nothing", shortened(&path)) }
+            }
             EvaluationError::Missing { path } => {
                 let name = path.rsplit_once('.').map_or(path.as_str(), |(_, name)| name);
                 Violation { message: format!("{name} is required"), field: path }
             }
             EvaluationError::Failed(message) => Violation { field: expression.path().unwrap_or("data").to_owned(), message },
         }
+    }
+}
+
+/// An expression within a sentence.
+fn shortened(expression: &str) -> Cow<'_, str> {
+    match expression.char_indices().nth(100) {
+        Some((end, _)) => Cow::Owned(format!("{}...", &expression[..end])),
+        None => Cow::Borrowed(expression),
     }
 }

@@ -254,6 +254,9 @@ fn key_tenant_and_emissions_follow_from_the_message() {
         Violation { field: "data.customerId".into(), message: "customerId is required".into() }
     );
     assert_eq!(event.tenant(&message(&bare)).unwrap(), None);
+    let absent = one(with(|event| event.key = "data.?customerId".into()));
+    let violation = absent.events[0].key(&message(&bare)).unwrap_err();
+    assert_eq!(violation, Violation { field: "data".into(), message: "data.?customerId gives nothing".into() });
     assert_eq!(event.emissions(&message(&bare)).unwrap_err().field, "data.orderId");
 }
 
