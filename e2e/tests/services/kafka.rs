@@ -6,7 +6,8 @@ use e2e::proxy::Way;
 use pipeline_runtime::broker::conformance::{self, Cluster};
 use pipeline_runtime::broker::kafka::{Auth, Kafka, KafkaSettings, Publishing, Tls};
 use pipeline_runtime::broker::{
-    Broker, BrokerError, Completion, Consumer, ConsumerMode, ConsumerOptions, Happening, Outgoing, PublishError, PublishResult, Target,
+    Broker, BrokerError, Commit, Completion, Consumer, ConsumerMode, ConsumerOptions, Happening, Outgoing, Position, PublishError,
+    PublishResult, Target,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -169,6 +170,54 @@ async fn a_stalled_broker_makes_outcomes_unknown_in_time() {
     let seen = read(&*consumer, 2).await;
     assert_eq!((seen.first().map(String::as_str), seen.iter().filter(|s| *s == "during").count() < 2), (Some("before"), true), "{seen:?}");
     consumer.close().await;
+}
+
+/// A worker that is cut off for longer than its session has lost its partitions: it is told so, may commit nothing more,
+/// and gets them back when the way is free. One that is cut off can still end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_cut_off_loses_its_partitions_and_gets_them_back() {
+    let (kafka, proxy) = bed::Kafka::behind_proxy().await.unwrap();
+    kafka.create_topic("letters", 1).await.unwrap();
+    let broker = Kafka::new(settings(kafka.proxied())).unwrap();
+    let consumer = reader(&broker, ConsumerMode::Group("workers".into())).await;
+    publish(&broker, "one").await.unwrap();
+    assert_eq!(read(&*consumer, 1).await, ["one"]);
+
+    proxy.set(Way::Stalled);
+    let lost = until(&*consumer, |happening| match happening {
+        Happening::Lost(partitions) => Some(partitions),
+        _ => None,
+    });
+    let lost = lost.await;
+    assert_eq!(lost.len(), 1);
+    let next = Position { partition: lost[0].clone(), offset: 1 };
+    let refused = consumer.commit(&[Commit { next, metadata: String::new() }]).await;
+    assert!(matches!(refused, Err(BrokerError::NotOwned { .. })), "{refused:?}");
+
+    proxy.set(Way::Open);
+    let back = until(&*consumer, |happening| match happening {
+        Happening::Assigned(partitions) => Some(partitions),
+        _ => None,
+    });
+    assert_eq!(back.await, [(lost[0].clone(), None)]);
+    assert_eq!(read(&*consumer, 1).await, ["one"], "what was not committed comes again");
+
+    proxy.set(Way::Cut);
+    let asked = Instant::now();
+    tokio::time::timeout(SOON, consumer.close()).await.expect("a consumer that is cut off ends");
+    println!("closed after {:?}", asked.elapsed());
+}
+
+/// Waits for one kind of happening, and lets the others pass.
+async fn until<T>(consumer: &dyn Consumer, wanted: impl Fn(Happening) -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = wanted(consumer.next().await) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, waiting).await.expect("it happens")
 }
 
 /// What `connected` says once it has noticed.

@@ -1,6 +1,6 @@
 //! Whether the cluster answers.
 //!
-//! A client of its own asks for a topic's metadata about once a second, on its own thread, and hears what librdkafka
+//! A client of its own asks for a topic's metadata more than once a second, on its own thread, and hears what librdkafka
 //! notices by itself (refused connections). Two things are told apart: `connected` says whether the last questions were
 //! answered. `known_down` says that no connection to any broker can be made at all, which a broker that is merely slow
 //! or stopped never causes: only then are messages refused without trying.
@@ -19,15 +19,19 @@ use tokio::sync::watch;
 
 /// How often a cluster that answers is asked, and how long it may take.
 const ASK_EVERY: Duration = Duration::from_millis(750);
-const ANSWER_WITHIN: Duration = Duration::from_millis(750);
-/// How often one that does not is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+const ANSWER_WITHIN: Duration = Duration::from_millis(600);
+/// How soon one that does not is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// So many answers in a row must be missing. Questions go to any broker: while one of three hangs, the cluster is no less there.
+const FAILURES: u32 = 3;
 
 pub(super) struct Link {
     backend: String,
     inspector: BaseConsumer<Ears>,
     state: watch::Sender<State>,
-    /// Any topic that exists, so that a question is about one topic and not about all of the cluster.
+    /// Whether `state` says that no connection can be made; read for every message.
+    no_connection: AtomicBool,
+    /// Any topic of the pipeline, so that a question is about one topic and not about all of the cluster.
     topic: OnceLock<String>,
     stopped: AtomicBool,
 }
@@ -53,6 +57,7 @@ impl Link {
             backend: settings.name.clone(),
             inspector,
             state: watch::Sender::new(State::Unasked),
+            no_connection: AtomicBool::new(false),
             topic: OnceLock::new(),
             stopped: AtomicBool::new(false),
         });
@@ -79,7 +84,7 @@ impl Link {
         let asked = tokio::time::timeout(ASK_WITHIN, state.wait_for(|s| !matches!(s, State::Unasked))).await;
         match asked {
             Ok(Ok(state)) => match &*state {
-                State::Down { why, .. } => Err(why.clone()),
+                State::Down(why) => Err(why.clone()),
                 _ => Ok(()),
             },
             _ => Err(self.unreachable("no answer yet".into())),
@@ -88,21 +93,24 @@ impl Link {
 
     /// Why nothing can be sent, if that is certain.
     pub fn known_down(&self) -> Option<BrokerError> {
+        if !self.no_connection.load(Ordering::Acquire) {
+            return None;
+        }
         match &*self.state.borrow() {
-            State::Down { why, no_connection: true } => Some(why.clone()),
+            State::Down(why) => Some(why.clone()),
             _ => None,
         }
     }
 
-    /// Remembers a topic to ask about.
-    pub fn exists(&self, topic: &str) {
+    /// Remembers a topic to ask about. It need not exist: asking makes none.
+    pub fn ask_about(&self, topic: &str) {
         if self.topic.get().is_none() {
             let _ = self.topic.set(topic.to_string());
         }
     }
 
     fn keep_asking(&self) {
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         while !self.stopped.load(Ordering::Relaxed) {
             let ears = self.inspector.context();
             match self.inspector.fetch_metadata(self.topic.get().map(String::as_str), ANSWER_WITHIN) {
@@ -110,20 +118,20 @@ impl Link {
                     failures = 0;
                     ears.no_connection.store(false, Ordering::Relaxed);
                     ears.complaint.store(None);
-                    self.set(State::Up);
+                    self.set(State::Up, false);
                     self.listen(ASK_EVERY);
                 }
                 Err(why) => {
-                    failures += 1;
+                    failures = failures.saturating_add(1);
                     self.listen(Duration::ZERO);
                     let no_connection = ears.no_connection.load(Ordering::Relaxed);
                     // One answer that is late is no outage.
-                    if failures > 1 || no_connection {
+                    if failures >= FAILURES || no_connection {
                         let why = match &*ears.complaint.load() {
                             Some(complaint) => complaint.as_ref().clone(),
                             None => self.unreachable(why.to_string()),
                         };
-                        self.set(State::Down { why, no_connection });
+                        self.set(State::Down(why), no_connection);
                     }
                     self.listen(ASK_AGAIN);
                 }
@@ -144,16 +152,17 @@ impl Link {
         }
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: State, no_connection: bool) {
         self.state.send_if_modified(|old| {
             match (&*old, &state) {
-                (State::Up | State::Unasked, State::Down { why, .. }) => tracing::warn!(backend = self.backend, "{why}"),
-                (State::Down { .. }, State::Up) => tracing::info!(backend = self.backend, "connected again"),
+                (State::Up | State::Unasked, State::Down(why)) => tracing::warn!(backend = self.backend, "{why}"),
+                (State::Down(_), State::Up) => tracing::info!(backend = self.backend, "connected again"),
                 _ => {}
             }
             *old = state;
             true
         });
+        self.no_connection.store(no_connection, Ordering::Release);
     }
 
     fn unreachable(&self, reason: String) -> BrokerError {

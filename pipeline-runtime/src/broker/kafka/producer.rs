@@ -40,6 +40,7 @@ impl Producing {
     }
 
     pub fn publish(self: &Arc<Self>, message: Outgoing, completion: Completion) {
+        self.link.ask_about(&message.topic);
         if let Some(why) = self.link.known_down() {
             return completion.done(Err(PublishError::Refused { reason: why.to_string(), retriable: true }));
         }

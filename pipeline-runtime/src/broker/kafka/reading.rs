@@ -31,6 +31,9 @@ pub(super) fn start(
     options: ConsumerOptions,
     runtime: Handle,
 ) -> Result<impl Consumer + use<>, BrokerError> {
+    if let Some(topic) = options.topics.first() {
+        link.ask_about(topic);
+    }
     let shared = Arc::new(Shared::new(settings, options));
     let context = Membership { shared: shared.clone(), runtime };
     let member: BaseConsumer<Membership> = configure(settings, &shared.options)

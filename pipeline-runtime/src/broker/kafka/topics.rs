@@ -17,6 +17,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The partitions of a topic; None if there is no such topic.
 pub(super) fn partitions(link: &Link, backend: &str, topic: &str) -> Result<Option<i32>, BrokerError> {
+    link.ask_about(topic);
     let metadata = link
         .inspector()
         .fetch_metadata(Some(topic), ASK_WITHIN)
@@ -25,10 +26,7 @@ pub(super) fn partitions(link: &Link, backend: &str, topic: &str) -> Result<Opti
     match found.error().map(RDKafkaErrorCode::from) {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
         Some(why) => Err(error(backend, &format!("asking for topic {topic}"), &KafkaError::MetadataFetch(why))),
-        None => {
-            link.exists(topic);
-            Ok(i32::try_from(found.partitions().len()).ok())
-        }
+        None => Ok(i32::try_from(found.partitions().len()).ok()),
     }
 }
 
