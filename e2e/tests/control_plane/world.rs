@@ -45,12 +45,8 @@ async fn world() -> Result<Arc<World>> {
     static WORLD: OnceCell<Arc<World>> = OnceCell::const_new();
     let made = WORLD.get_or_try_init(|| async {
         let cluster = ControlPlane::start().await?;
-        let crds = repository("config/crd");
-        cluster.kubectl(&["apply", "--server-side", "-k", &crds])?;
-        cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
-        // the namespace stands behind what lies in it, and kubectl goes on with the rest
-        cluster.kubectl(&["apply", "--server-side", "-k", &repository("config/operator")])?;
         cluster.kubectl(&["apply", "--server-side", "-k", &repository("config/default")])?;
+        cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
         let kubeconfig = cluster.kubeconfig_for("orderpipeline-system", "orderpipeline-operator")?;
         let log = cluster.room().join("operator.log");
         let process = operator(&kubeconfig, &log)?;
