@@ -127,7 +127,7 @@ async fn a_running_pipeline_is_not_moved_to_another_backend_by_rolling_its_pods(
 #[tokio::test]
 async fn an_operator_that_was_killed_is_followed_by_the_next_one() -> Result<()> {
     let place = running("killed").await?;
-    place.world.kill_operator()?;
+    place.world.kill_operator().await?;
     place.patch("shop", &json!({"spec": {"api": {"replicas": 4}}}))?;
     place.until("Deployment", "shop-api", "the next operator does it", |d| d["spec"]["replicas"] == 4).await?;
     Ok(())

@@ -10,10 +10,12 @@ use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::{Value as Json, json};
 use std::fs::File;
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 pub const OPERATOR: &str = "system:serviceaccount:orderpipeline-system:orderpipeline-operator";
@@ -21,13 +23,11 @@ const WITHIN: Duration = Duration::from_secs(90);
 
 pub struct World {
     pub cluster: ControlPlane,
-    operator: Mutex<Operator>,
-}
-
-struct Operator {
-    process: Process,
+    operator: Mutex<Process>,
+    /// Two tests must not end the same operator, one gently and the other not.
+    replacing: tokio::sync::Mutex<()>,
+    /// The operator's own, not the administrator's: what it may not do must show.
     kubeconfig: PathBuf,
-    log: PathBuf,
 }
 
 /// A test's own namespace, with a client of the test's own runtime.
@@ -48,31 +48,45 @@ async fn world() -> Result<Arc<World>> {
         cluster.kubectl(&["apply", "--server-side", "-k", &repository("config/default")])?;
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
         let kubeconfig = cluster.kubeconfig_for("orderpipeline-system", "orderpipeline-operator")?;
-        let log = cluster.room().join("operator.log");
-        let process = operator(&kubeconfig, &log)?;
-        Ok::<_, anyhow::Error>(Arc::new(World { cluster, operator: Mutex::new(Operator { process, kubeconfig, log }) }))
+        let operator = Mutex::new(start_operator(&kubeconfig, &log_of(&cluster)).await?);
+        Ok::<_, anyhow::Error>(Arc::new(World { cluster, operator, replacing: tokio::sync::Mutex::default(), kubeconfig }))
     });
     Ok(made.await?.clone())
 }
 
-fn operator(kubeconfig: &PathBuf, log: &PathBuf) -> Result<Process> {
-    let log = File::options().create(true).append(true).open(log)?;
+fn log_of(cluster: &ControlPlane) -> PathBuf {
+    cluster.room().join("operator.log")
+}
+
+/// Starts it and waits until it answers.
+async fn start_operator(kubeconfig: &Path, log: &Path) -> Result<Process> {
+    let output = File::options().create(true).append(true).open(log)?;
+    let port = free_port()?;
     let mut command = Command::new(binaries::binary("operator")?);
     command.args(["run", "--image", "registry.test/pipeline-runtime:1", "--lease-seconds", "5"]);
-    command.args(["--lease-namespace", "orderpipeline-system", "--health-port", &free_port()?.to_string()]);
-    command.env("KUBECONFIG", kubeconfig).env("RUST_LOG", "info").stdout(log.try_clone()?).stderr(log);
-    Process::start(&mut command)
+    command.args(["--lease-namespace", "orderpipeline-system", "--health-port", &port.to_string()]);
+    command.env("KUBECONFIG", kubeconfig).env("RUST_LOG", "info").stdout(output.try_clone()?).stderr(output);
+    let mut process = Process::start(&mut command)?;
+    let answers = async {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+            if let Some(status) = process.ended()? {
+                bail!("the operator ended at once ({status}); is it built anew? {}", std::fs::read_to_string(log)?);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(WITHIN, answers).await.context("the operator does not answer")??;
+    Ok(process)
 }
 
 impl World {
     /// Ends the operator as Kubernetes does, and starts it again.
     pub async fn restart_operator(&self) -> Result<()> {
-        let mut ended = {
-            let mut operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
-            operator.process.signal(Signal::SIGTERM)?;
-            let next = operator_again(&operator)?;
-            std::mem::replace(&mut operator.process, next)
-        };
+        let _alone = self.replacing.lock().await;
+        self.operator().signal(Signal::SIGTERM)?;
+        let next = start_operator(&self.kubeconfig, &log_of(&self.cluster)).await?;
+        let mut ended = std::mem::replace(&mut *self.operator(), next);
         let status = ended.wait(Duration::from_secs(30)).await?;
         if !status.success() {
             bail!("the operator ended with {status} on SIGTERM:\n{}", self.log());
@@ -81,22 +95,24 @@ impl World {
     }
 
     /// kill -9, and a new one.
-    pub fn kill_operator(&self) -> Result<()> {
-        let mut operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
-        operator.process.kill();
-        operator.process = operator_again(&operator)?;
+    pub async fn kill_operator(&self) -> Result<()> {
+        let _alone = self.replacing.lock().await;
+        self.operator().kill();
+        let next = start_operator(&self.kubeconfig, &log_of(&self.cluster)).await?;
+        *self.operator() = next;
         Ok(())
     }
 
-    pub fn log(&self) -> String {
-        let operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = std::fs::read_to_string(&operator.log).unwrap_or_default();
-        text.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    fn operator(&self) -> MutexGuard<'_, Process> {
+        self.operator.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn operator_again(old: &Operator) -> Result<Process> {
-    operator(&old.kubeconfig, &old.log)
+    /// The last lines of the operator's log.
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(log_of(&self.cluster)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
 }
 
 impl Place {
