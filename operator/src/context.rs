@@ -23,12 +23,20 @@ pub struct Context {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {}", said(.source))]
     Api { doing: String, source: kube::Error },
     #[error("{doing}: no answer within {after:?}")]
     Deadline { doing: String, after: Duration },
     #[error("{doing}: {source}")]
     Json { doing: &'static str, source: serde_json::Error },
+}
+
+/// What the API server said, in its own words; everything else as it comes.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl Error {
