@@ -3,8 +3,7 @@
 //! SQLite takes one writer at a time anyway. With one writing connection the waiting happens in the pool, fairly and without `SQLITE_BUSY`.
 //! Who writes begins with `begin_with("BEGIN IMMEDIATE")`, so that a foreign tool on the file makes it wait and not fail halfway.
 
-use sqlx::Sqlite;
-use sqlx::pool::PoolConnection;
+use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -61,7 +60,7 @@ impl Database {
         let options = options().filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let failed = |reason| OpenError::Open { place: path.display().to_string(), reason };
         // The writer comes first: it makes the file and sets the journal mode, which readers cannot.
-        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        let writer = only_between_transactions(pool(1)).connect_with(options.clone()).await.map_err(failed)?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "true")).await.map_err(failed)?;
         Ok(Database { writer, readers, _lock: Some(Arc::new(lock)) })
     }
@@ -70,15 +69,6 @@ impl Database {
         let failed = |reason| OpenError::Open { place: "in memory".into(), reason };
         let writer = pool(1).connect_with(options().filename(":memory:")).await.map_err(failed)?;
         Ok(Database { readers: writer.clone(), writer, _lock: None })
-    }
-
-    /// Gives back the writing connection after a failure. SQLite itself rolls back when a disk is full, of which the client's count of
-    /// open transactions learns nothing: the next one would be refused for ever. A file is opened anew; what is in memory must stay.
-    pub async fn mistrust(&self, connection: PoolConnection<Sqlite>) {
-        if self._lock.is_some() {
-            // What is not closed cleanly is closed all the same.
-            let _ = connection.close().await;
-        }
     }
 
     /// Ends all connections, the log folded into the file.
@@ -121,6 +111,19 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
         .test_before_acquire(false)
         .acquire_timeout(PATIENCE)
+}
+
+/// SQLite itself rolls back when a disk is full, of which the client's count of open transactions learns nothing: it would refuse the next
+/// one for ever. A connection that comes back like that is closed, and the file opened anew.
+/// (Not for memory: there the data would go with the connection, and no disk is full.)
+fn only_between_transactions(pool: SqlitePoolOptions) -> SqlitePoolOptions {
+    pool.after_release(|connection, _| {
+        Box::pin(async move {
+            // The answer comes behind the rollback of a transaction that was dropped.
+            connection.ping().await?;
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
 
 #[cfg(test)]
@@ -170,5 +173,23 @@ mod tests {
         let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&database.writer).await.unwrap();
         let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&database.writer).await.unwrap();
         assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_finds_the_disk_full_does_not_spoil_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&Place::File(directory.path().join("state.db"))).await.unwrap();
+        write_then_read(&database).await;
+        let write = async |bytes: i64| -> Result<(), sqlx::Error> {
+            let mut transaction = database.writer.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query("INSERT INTO t VALUES (zeroblob(?))").bind(bytes).execute(&mut *transaction).await?;
+            transaction.commit().await
+        };
+        sqlx::raw_sql("PRAGMA max_page_count = 4").execute(&database.writer).await.unwrap();
+        let full = write(1_000_000).await.unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        for _ in 0..2 {
+            write(10).await.unwrap();
+        }
     }
 }

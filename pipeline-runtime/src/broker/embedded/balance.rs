@@ -83,7 +83,7 @@ impl Balance {
         let all: BTreeSet<&Partition> = self.members.values().flatten().collect();
         for partition in all {
             if !plan.contains_key(partition)
-                && let Some(owner) = self.least_loaded(&plan, partition)
+                && let Some(owner) = self.least_loaded(&Loads::new(&plan), partition)
             {
                 plan.insert(partition.clone(), owner);
             }
@@ -94,25 +94,44 @@ impl Balance {
         plan
     }
 
-    /// A member's load: first all its partitions, then those of this topic, so that each topic is spread too.
-    fn load(plan: &BTreeMap<Partition, MemberId>, member: MemberId, topic: &str) -> (usize, usize) {
-        let own = || plan.iter().filter(|(_, owner)| **owner == member);
-        (own().count(), own().filter(|(partition, _)| &*partition.topic == topic).count())
-    }
-
-    fn least_loaded(&self, plan: &BTreeMap<Partition, MemberId>, partition: &Partition) -> Option<MemberId> {
+    fn least_loaded(&self, loads: &Loads, partition: &Partition) -> Option<MemberId> {
         let readers = self.members.iter().filter(|(_, partitions)| partitions.contains(partition)).map(|(member, _)| *member);
-        readers.min_by_key(|member| Balance::load(plan, *member, &partition.topic))
+        readers.min_by_key(|member| loads.of(*member, partition))
     }
 
     /// Each move makes a pair more even, so there is a last one.
     fn one_move(&self, plan: &BTreeMap<Partition, MemberId>) -> Option<(Partition, MemberId)> {
+        let loads = Loads::new(plan);
         let better = plan.iter().filter_map(|(partition, owner)| {
-            let least = self.least_loaded(plan, partition)?;
-            let (from, to) = (Balance::load(plan, *owner, &partition.topic), Balance::load(plan, least, &partition.topic));
+            let least = self.least_loaded(&loads, partition)?;
+            let (from, to) = (loads.of(*owner, partition), loads.of(least, partition));
             (from.0 >= to.0 + 2).then_some(((from.0 - to.0, from.1), partition, least))
         });
         better.max_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1))).map(|(_, partition, least)| (partition.clone(), least))
+    }
+}
+
+/// How many partitions each member has, in all and of each topic.
+#[derive(Default)]
+struct Loads<'a> {
+    all: BTreeMap<MemberId, usize>,
+    of_topic: BTreeMap<(MemberId, &'a str), usize>,
+}
+
+impl<'a> Loads<'a> {
+    fn new(plan: &'a BTreeMap<Partition, MemberId>) -> Loads<'a> {
+        let mut loads = Loads::default();
+        for (partition, owner) in plan {
+            *loads.all.entry(*owner).or_default() += 1;
+            *loads.of_topic.entry((*owner, &partition.topic)).or_default() += 1;
+        }
+        loads
+    }
+
+    /// First all of them, then those of this topic: so each topic is spread too.
+    fn of(&self, member: MemberId, partition: &Partition) -> (usize, usize) {
+        let of_topic = self.of_topic.get(&(member, &*partition.topic));
+        (self.all.get(&member).copied().unwrap_or(0), of_topic.copied().unwrap_or(0))
     }
 }
 

@@ -5,7 +5,7 @@ use super::core::{Core, Topic};
 use super::tables::{encode_headers, message_id, offset_of};
 use crate::broker::{Completion, Header, Outgoing, Position, PublishError};
 use bytes::Bytes;
-use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Sqlite, Transaction};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -230,16 +230,7 @@ fn unknown(reason: &str) -> PublishError {
 
 /// Writes the entries in their order and returns the offsets that they got.
 async fn write_batch(core: &Core, batch: &[Entry], unsure: bool) -> Result<Vec<i64>, Failure> {
-    let mut connection = core.database.writer.acquire().await.map_err(Failure::Before)?;
-    let written = write_on(&mut connection, batch, unsure).await;
-    if written.is_err() {
-        core.database.mistrust(connection).await;
-    }
-    written
-}
-
-async fn write_on(connection: &mut SqliteConnection, batch: &[Entry], unsure: bool) -> Result<Vec<i64>, Failure> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(Failure::Before)?;
+    let mut transaction = core.database.writer.begin_with("BEGIN IMMEDIATE").await.map_err(Failure::Before)?;
     if unsure {
         find_ends(&mut transaction, batch).await.map_err(Failure::Before)?;
     }

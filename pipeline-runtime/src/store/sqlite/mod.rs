@@ -49,11 +49,7 @@ impl SqliteStore {
 
     async fn apply_now(&self, batch: &[Change]) -> Result<Vec<Applied>, StoreError> {
         let mut connection = self.database.writer.acquire().await.map_err(|e| failed("waiting for the writing connection", e))?;
-        let applied = self.apply_on(&mut connection, batch).await;
-        if applied.is_err() {
-            self.database.mistrust(connection).await;
-        }
-        applied
+        self.apply_on(&mut connection, batch).await
     }
 
     async fn apply_on(&self, connection: &mut SqliteConnection, batch: &[Change]) -> Result<Vec<Applied>, StoreError> {
