@@ -169,6 +169,7 @@ fn unexpected(ended: Option<Result<Result<(), WorkerError>, tokio::task::JoinErr
 async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result<(), WorkerError>>) -> Result<(), WorkerError> {
     shared.stop.send_replace(true);
     shared.desk().leave_all();
+    shared.deps.health.set_connected(Some("the worker is stopping".into()));
     let all = async {
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -320,15 +321,19 @@ impl Shared {
 
     /// Commits what is complete. Called by the loop only, which also removes partitions: no commit is for one that has gone.
     async fn commit(&self, consumer: &dyn Consumer, only: Option<&[Partition]>) {
-        let commits: Vec<Commit> = self.desk().commits(only);
-        if commits.is_empty() {
-            return;
-        }
-        match timeout(COMMIT_DEADLINE, consumer.commit(&commits)).await {
-            Ok(Ok(())) => self.desk().committed(commits),
-            Ok(Err(error @ BrokerError::NotOwned { .. })) => tracing::info!(%error, "nothing committed"),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot commit; it is tried again with what follows"),
-            Err(_) => tracing::warn!("no answer to a commit within {COMMIT_DEADLINE:?}; it is tried again with what follows"),
+        let mut commits: Vec<Commit> = self.desk().commits(only);
+        // Each round is shorter by a partition.
+        while !commits.is_empty() {
+            match timeout(COMMIT_DEADLINE, consumer.commit(&commits)).await {
+                Ok(Ok(())) => return self.desk().committed(commits),
+                // It has gone, and we are not told yet, or never will be: the others are committed all the same.
+                Ok(Err(BrokerError::NotOwned { partition })) if commits.iter().any(|commit| commit.next.partition == partition) => {
+                    tracing::info!(topic = &*partition.topic, partition = partition.number, "nothing committed: another worker reads it now");
+                    commits.retain(|commit| commit.next.partition != partition);
+                }
+                Ok(Err(error)) => return tracing::warn!(%error, "cannot commit; it is tried again with what follows"),
+                Err(_) => return tracing::warn!("no answer to a commit within {COMMIT_DEADLINE:?}; it is tried again with what follows"),
+            }
         }
     }
 }

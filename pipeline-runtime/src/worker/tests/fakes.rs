@@ -19,6 +19,8 @@ pub struct FakeBroker {
     /// Topics that refuse every message: true, for good; false, only now.
     pub refuse: Mutex<HashMap<String, bool>>,
     injected: Mutex<Option<mpsc::UnboundedSender<Happening>>>,
+    /// How often a consumer asked for what happens next: what was handed out before has been dealt with.
+    pub polls: AtomicUsize,
     pub me: Mutex<Option<std::sync::Weak<FakeBroker>>>,
 }
 
@@ -175,6 +177,7 @@ impl FakeConsumer {
 #[async_trait]
 impl Consumer for FakeConsumer {
     async fn next(&self) -> Happening {
+        self.broker.polls.fetch_add(1, SeqCst);
         loop {
             if let Ok(happening) = self.injected.lock().await.try_recv() {
                 if let Happening::Revoked { partitions, .. } | Happening::Lost(partitions) = &happening {
@@ -228,6 +231,8 @@ pub struct FakeStore {
     pub down: AtomicBool,
     /// With a gate, each apply needs a permit.
     pub gate: Option<Arc<Semaphore>>,
+    /// Applies that began, also those that wait at the gate.
+    pub begun: AtomicUsize,
     pub calls: AtomicUsize,
     pub largest: AtomicUsize,
 }
@@ -258,6 +263,7 @@ impl Store for FakeStore {
     }
 
     async fn apply(&self, batch: &[Change]) -> Result<Vec<Applied>, StoreError> {
+        self.begun.fetch_add(1, SeqCst);
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
         }

@@ -38,16 +38,14 @@ async fn a_stop_ends_what_is_in_flight_commits_it_and_leaves_the_rest() {
     scene.place_many(1, 99);
     let worker = scene.start();
     gate.add_permits(1);
-    eventually("a batch is applied", || scene.store.count() == 10).await;
+    scene.applying(2).await;
     let _ = worker.stop.send(());
-    // The second batch is in the store's hands by now, or is not taken at all.
-    sleep(Duration::from_millis(20)).await;
+    eventually("nothing more is taken", || scene.health.ready() == Err("the worker is stopping".into())).await;
     gate.add_permits(1_000_000);
     worker.ended.await.unwrap().unwrap();
-    let applied = scene.store.count() as i64;
-    assert!((10..=20).contains(&applied), "{applied}");
+    assert_eq!(scene.store.count(), 20, "the batch in the store's hands ended, no other began");
     let partition = scene.partition_of("O0");
-    assert_eq!(scene.broker.commit_of("orders", partition.number).unwrap().next.offset, applied, "what took effect is committed");
+    assert_eq!(scene.broker.commit_of("orders", partition.number).unwrap().next.offset, 20, "what took effect is committed");
     let worker = scene.start();
     scene.drained().await;
     worker.stop().await;
@@ -61,8 +59,7 @@ async fn a_revoked_partition_is_released_after_its_batch_ended_and_was_committed
     scene.place("O0");
     let worker = scene.start();
     let partition = scene.partition_of("O0");
-    eventually("the event is in hand", || scene.health.counters.in_hand.get() == 1 || scene.store.gate.is_some()).await;
-    sleep(Duration::from_millis(50)).await;
+    scene.applying(1).await;
     let mut released = scene.broker.revoke(partition.clone());
     sleep(Duration::from_millis(50)).await;
     assert!(released.try_recv() == Err(oneshot::error::TryRecvError::Empty), "its batch is being applied");
@@ -79,9 +76,9 @@ async fn of_a_lost_partition_nothing_is_committed_however_late_its_batch_ends() 
     scene.place("O0");
     let worker = scene.start();
     let partition = scene.partition_of("O0");
-    sleep(Duration::from_millis(50)).await;
+    scene.applying(1).await;
     scene.broker.inject(Happening::Lost(vec![partition.clone()]));
-    sleep(Duration::from_millis(50)).await;
+    scene.obeyed().await;
     gate.add_permits(100);
     eventually("the batch ended", || scene.store.count() == 1).await;
     worker.stop().await;
@@ -90,17 +87,19 @@ async fn of_a_lost_partition_nothing_is_committed_however_late_its_batch_ends() 
 }
 
 #[tokio::test]
-async fn a_refused_commit_stops_nothing() {
-    let scene = Scene::new(FakeStore::default());
-    scene.place("O0");
-    let partition = scene.partition_of("O0");
-    let worker = scene.start();
-    scene.drained().await;
-    scene.broker.disown(&partition);
+async fn a_partition_that_went_without_a_word_does_not_hold_up_the_commits_of_the_others() {
+    let (gate, store) = gated();
+    let scene = Scene::new(store);
     scene.place_many(50, 0);
-    eventually("the other partitions are committed", || scene.store.count() > 20).await;
+    let (gone, other) = (scene.partition_of("O0"), (0..4).find(|number| *number != scene.partition_of("O0").number).unwrap());
+    let worker = scene.start();
+    scene.applying(1).await;
+    scene.broker.disown(&gone);
+    gate.add_permits(1_000_000);
+    eventually("another partition is committed", || scene.broker.commit_of("orders", other).is_some()).await;
+    eventually("all is applied", || scene.store.count() == 50).await;
     worker.stop().await;
-    assert_eq!(scene.broker.commit_of("orders", partition.number).unwrap().next.offset, 1);
+    assert_eq!(scene.broker.commit_of("orders", gone.number), None);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use crds::runtime_config::{RetryPolicy, RuntimeConfig};
 use fakes::{FakeBroker, FakeStore};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -135,6 +136,17 @@ impl Scene {
 
     async fn drained(&self) {
         eventually("every event is complete and committed", || self.broker.drained("orders")).await;
+    }
+
+    /// Waits until an apply has begun that nobody has let through the gate.
+    async fn applying(&self, begun: usize) {
+        eventually("a batch is in the store's hands", || self.store.begun.load(SeqCst) >= begun).await;
+    }
+
+    /// Waits until the worker has dealt with all that it was told.
+    async fn obeyed(&self) {
+        let before = self.broker.polls.load(SeqCst);
+        eventually("the worker has obeyed", || self.broker.polls.load(SeqCst) > before + 2).await;
     }
 
     /// A header of each dead letter.
