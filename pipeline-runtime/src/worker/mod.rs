@@ -328,7 +328,11 @@ impl Shared {
                 Ok(Ok(())) => return self.desk().committed(commits),
                 // It has gone, and we are not told yet, or never will be: the others are committed all the same.
                 Ok(Err(BrokerError::NotOwned { partition })) if commits.iter().any(|commit| commit.next.partition == partition) => {
-                    tracing::info!(topic = &*partition.topic, partition = partition.number, "nothing committed: another worker reads it now");
+                    tracing::info!(
+                        topic = &*partition.topic,
+                        partition = partition.number,
+                        "nothing committed: another worker reads it now"
+                    );
                     commits.retain(|commit| commit.next.partition != partition);
                 }
                 Ok(Err(error)) => return tracing::warn!(%error, "cannot commit; it is tried again with what follows"),

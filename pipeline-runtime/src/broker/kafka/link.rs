@@ -41,10 +41,7 @@ enum State {
     /// Nothing is known yet.
     Unasked,
     Up,
-    Down {
-        why: BrokerError,
-        no_connection: bool,
-    },
+    Down(BrokerError),
 }
 
 impl Link {
