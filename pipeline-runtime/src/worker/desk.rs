@@ -5,6 +5,7 @@ use super::lanes::{InHand, Key, Lane, place};
 use super::offsets::Tracker;
 use crate::broker::{Commit, Incoming, Partition, Position};
 use std::collections::HashMap;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Bounds of what is in hand. At a bound reading pauses, below half of it reading goes on.
@@ -30,6 +31,8 @@ struct Reading {
     bytes: usize,
     /// Events that an applier or a follow-up works on.
     taken: usize,
+    /// At a bound, since then.
+    full: Option<Instant>,
     paused: bool,
     leaving: bool,
 }
@@ -37,7 +40,7 @@ struct Reading {
 impl Reading {
     fn new(assignment: u64, commit: Option<&Commit>) -> Reading {
         let tracker = Tracker::new(commit);
-        Reading { assignment, tracker, messages: 0, bytes: 0, taken: 0, paused: false, leaving: false }
+        Reading { assignment, tracker, messages: 0, bytes: 0, taken: 0, full: None, paused: false, leaving: false }
     }
 }
 
@@ -52,8 +55,18 @@ pub struct Desk {
     assignments: u64,
 }
 
-/// Partitions to pause and to resume.
-pub type Flow = (Vec<Partition>, Vec<Partition>);
+/// How long reading just stops at a bound, before partitions are paused: mostly there is room again at once, and what a broker's
+/// client has fetched of a paused partition it throws away.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What is to be done about reading.
+#[derive(Debug, Default, PartialEq)]
+pub struct Flow {
+    /// Until then nothing more is read, unless there is room before.
+    pub hold: Option<Instant>,
+    pub pause: Vec<Partition>,
+    pub resume: Vec<Partition>,
+}
 
 impl Desk {
     pub fn new(lanes: usize, limits: Limits) -> Desk {
@@ -213,7 +226,7 @@ impl Desk {
 
     /// Whether somebody waits for events to end: a paused partition for room, one that is being left for its last event.
     pub fn awaited(&self) -> bool {
-        self.full || self.reading.values().any(|reading| reading.paused || reading.leaving)
+        self.reading.values().any(|reading| reading.full.is_some() || reading.leaving)
     }
 
     /// The position of each partition that is read, as far as it is known.
@@ -224,25 +237,38 @@ impl Desk {
         self.reading.iter().filter_map(position).collect()
     }
 
-    /// What to pause and to resume. One partition may hold at most half of what is allowed in all, so that a key
-    /// with thousands of events behind a waiting one leaves room for the other partitions.
-    pub fn flow(&mut self) -> Flow {
+    /// One partition may hold at most half of what is allowed in all, so that a key with thousands of events behind a waiting one
+    /// leaves room for the other partitions.
+    pub fn flow(&mut self, now: Instant) -> Flow {
         let limits = self.limits;
         let half = if self.full { 2 } else { 1 };
         self.full = self.messages >= limits.messages / half || self.bytes >= limits.bytes / half;
-        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        let mut flow = Flow::default();
         for (partition, reading) in self.reading.iter_mut().filter(|(_, reading)| !reading.leaving) {
-            let half = if reading.paused { 2 } else { 1 };
-            let stop = self.full
+            let half = if reading.full.is_some() { 2 } else { 1 };
+            let full = self.full
                 || reading.messages >= (limits.messages / 2 / half).max(1)
                 || reading.bytes >= limits.bytes / 2 / half
                 || reading.tracker.span() >= limits.span / half;
-            if stop != reading.paused {
-                reading.paused = stop;
-                if stop { pause.push(partition.clone()) } else { resume.push(partition.clone()) }
+            if !full {
+                reading.full = None;
+                if std::mem::take(&mut reading.paused) {
+                    flow.resume.push(partition.clone());
+                }
+                continue;
+            }
+            let until = *reading.full.get_or_insert(now) + PATIENCE;
+            if reading.paused {
+                continue;
+            }
+            if now < until {
+                flow.hold = flow.hold.max(Some(until));
+            } else {
+                reading.paused = true;
+                flow.pause.push(partition.clone());
             }
         }
-        (pause, resume)
+        flow
     }
 
     fn purge(&mut self) {
@@ -292,6 +318,15 @@ mod tests {
         desk
     }
 
+    /// Pauses and resumes, when patience is over.
+    fn flow(desk: &mut Desk) -> (Vec<Partition>, Vec<Partition>) {
+        let now = Instant::now();
+        desk.flow(now);
+        let Flow { hold, pause, resume } = desk.flow(now + PATIENCE);
+        assert_eq!(hold, None);
+        (pause, resume)
+    }
+
     fn take(desk: &mut Desk) -> Vec<InHand> {
         desk.take(0, Instant::now(), 1000, usize::MAX).0
     }
@@ -332,19 +367,32 @@ mod tests {
     fn a_full_desk_pauses_everything_and_goes_on_at_half() {
         let mut desk = desk(Limits { messages: 4, bytes: usize::MAX, span: 100 });
         desk.intake((0..2).map(|i| message(0, i, "a")).collect(), Instant::now());
-        assert_eq!(desk.flow(), (vec![partition(0)], vec![]), "half of what is allowed is the most for one partition");
+        assert_eq!(flow(&mut desk), (vec![partition(0)], vec![]), "half of what is allowed is the most for one partition");
         desk.intake((0..2).map(|i| message(1, i, "b")).collect(), Instant::now());
-        assert_eq!(desk.flow(), (vec![partition(1)], vec![]));
+        assert_eq!(flow(&mut desk), (vec![partition(1)], vec![]));
         let mut taken = take(&mut desk);
         for _ in 0..2 {
             desk.complete(taken.remove(0));
         }
-        assert_eq!(desk.flow(), (vec![], vec![]), "half is still in hand");
+        assert_eq!(flow(&mut desk), (vec![], vec![]), "half is still in hand");
         desk.complete(taken.remove(0));
-        assert_eq!(desk.flow().1, [partition(0)], "partition 1 still holds its share");
+        assert_eq!(flow(&mut desk).1, [partition(0)], "partition 1 still holds its share");
         desk.complete(taken.remove(0));
-        assert_eq!(desk.flow(), (vec![], vec![partition(1)]));
+        assert_eq!(flow(&mut desk), (vec![], vec![partition(1)]));
         assert_eq!(desk.in_hand(), (0, 0));
+    }
+
+    #[test]
+    fn at_a_bound_reading_holds_before_anything_is_paused() {
+        let mut desk = desk(Limits { messages: 4, bytes: usize::MAX, span: 100 });
+        let now = Instant::now();
+        desk.intake((0..4).map(|i| message(0, i, "a")).collect(), now);
+        let holds = Flow { hold: Some(now + PATIENCE), ..Flow::default() };
+        assert_eq!(desk.flow(now), holds);
+        assert_eq!(desk.flow(now + PATIENCE / 2), holds, "from when it began");
+        assert!(desk.awaited());
+        take(&mut desk).into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.flow(now + PATIENCE), Flow::default(), "there is room again: nothing was paused");
     }
 
     #[test]
@@ -354,9 +402,9 @@ mod tests {
         let mut taken = take(&mut desk);
         let first = taken.remove(0);
         taken.into_iter().for_each(|work| desk.complete(work));
-        assert_eq!(desk.flow().0, [partition(0)]);
+        assert_eq!(flow(&mut desk).0, [partition(0)]);
         desk.complete(first);
-        assert_eq!(desk.flow().1, [partition(0)]);
+        assert_eq!(flow(&mut desk).1, [partition(0)]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 /// Lanes, each with its applier: as many batches are in the database at once. More only compete for two cores and for locks.
@@ -139,20 +139,33 @@ async fn consume(
 ) -> Result<(), WorkerError> {
     let mut tick = interval(COMMIT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hold = None;
     loop {
         tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
             ended = tasks.join_next() => return Err(unexpected(ended)),
             _ = tick.tick() => shared.commit(consumer, None).await,
-            happening = consumer.next() => shared.obey(consumer, happening).await,
+            happening = next(consumer, hold) => if let Some(happening) = happening { shared.obey(consumer, happening).await },
             () = shared.room.notified() => {}
         }
-        let (pause, resume) = shared.flow();
+        let desk::Flow { pause, resume, hold: until } = shared.flow();
+        hold = until;
         let paused = if pause.is_empty() { Ok(()) } else { consumer.pause(&pause) };
         let resumed = if resume.is_empty() { Ok(()) } else { consumer.resume(&resume) };
         if let Err(error) = paused.and(resumed) {
             tracing::warn!(%error, ?pause, ?resume, "cannot pause or resume reading");
+        }
+    }
+}
+
+/// What happens next, or nothing until `hold` is over.
+async fn next(consumer: &dyn Consumer, hold: Option<Instant>) -> Option<Happening> {
+    match hold {
+        None => Some(consumer.next().await),
+        Some(until) => {
+            sleep_until(until).await;
+            None
         }
     }
 }
@@ -267,13 +280,12 @@ impl Shared {
         }
     }
 
-    /// What to pause and to resume.
     fn flow(&self) -> desk::Flow {
         let mut desk = self.desk();
         let (messages, bytes) = desk.in_hand();
         self.deps.health.counters.in_hand.set(messages as u64);
         self.deps.health.counters.in_hand_bytes.set(bytes as u64);
-        desk.flow()
+        desk.flow(Instant::now())
     }
 
     async fn obey(&self, consumer: &dyn Consumer, happening: Happening) {
