@@ -10,8 +10,10 @@ pub mod manifests;
 pub mod member;
 pub mod mistake;
 pub mod pipeline;
+pub mod role;
 pub mod runtime_config;
 pub mod schema;
 
 pub use mistake::Mistake;
 pub use pipeline::{OrderPipeline, OrderPipelineSpec, check, resolve};
+pub use role::Role;

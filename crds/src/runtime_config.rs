@@ -94,7 +94,7 @@ pub struct ApiConfig {
     pub creates: String,
     /// The event that is written for a change; without one nothing can be changed over HTTP.
     pub updates: Option<String>,
-    pub keys: Option<SecretRef>,
+    pub keys: SecretRef,
     pub admin_keys: Option<SecretRef>,
     pub idempotency: Idempotency,
     pub publish_deadline: Duration,

@@ -40,6 +40,11 @@ fn said(error: &kube::Error) -> String {
 }
 
 impl Error {
+    /// The API server does not take the object as it is, and will not take it the next time either.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Error::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 422))
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Api { source: kube::Error::Api(status), .. } if status.code == 404)
     }

@@ -1,5 +1,6 @@
 //! What things are called: the one place that knows the names and labels of what belongs to a pipeline.
 
+pub use crds::Role;
 use std::collections::BTreeMap;
 
 /// Owner of the fields that the operator applies.
@@ -13,34 +14,6 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 const NAME: &str = "app.kubernetes.io/name";
 const COMPONENT: &str = "app.kubernetes.io/component";
-
-/// What a pod of a pipeline does; also the runtime's subcommand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    Api,
-    Worker,
-    Generator,
-}
-
-impl Role {
-    pub const ALL: [Role; 3] = [Role::Api, Role::Worker, Role::Generator];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Api => "api",
-            Role::Worker => "worker",
-            Role::Generator => "generator",
-        }
-    }
-
-    /// Where health and metrics are answered; for the API it is also where orders come in.
-    pub fn port(self) -> i32 {
-        match self {
-            Role::Api => 8080,
-            Role::Worker | Role::Generator => 8081,
-        }
-    }
-}
 
 pub fn workload(pipeline: &str, role: Role) -> String {
     format!("{pipeline}-{}", role.name())

@@ -1,7 +1,9 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use pipeline_runtime::roles::{self, PodFlags, Role, UpFlags};
+use crds::Role;
+use crds::document::Purpose;
+use pipeline_runtime::roles::{self, PodFlags, UpFlags};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,7 +61,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
     }
     for file in files {
         let read = std::fs::read_to_string(file).map_err(|e| format!("{} cannot be read: {e}", file.display()));
-        match read.and_then(|text| pipeline_runtime::config::document(file, &text)) {
+        match read.and_then(|text| pipeline_runtime::config::document(file, &text, Purpose::Deploy)) {
             Ok(_) => println!("{}: good", file.display()),
             Err(mistakes) => {
                 good = false;

@@ -52,6 +52,12 @@ pub(super) fn wrong_pattern(pattern: &str, text: &str) -> String {
         p if p.starts_with("^[a-z_]") => {
             format!("may hold small letters, digits, dash and underscore, and begins with a letter or underscore, but is {text}")
         }
+        p if p.starts_with("^[a-z0-9](") => {
+            format!("may hold small letters, digits, dashes and dots, as names of Secrets do, but is {text}")
+        }
+        p if p.starts_with("^\\.?[-_") => {
+            format!("may hold letters, digits, dot, dash and underscore, as keys of Secrets do, but is {text}")
+        }
         p => format!("must match {p}, but is {text}"),
     }
 }

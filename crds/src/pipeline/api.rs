@@ -16,7 +16,7 @@ pub struct Api {
     /// The cart dialect: /create-order, /update-order, /order-details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cart: Option<CartDialect>,
-    /// API keys, one entry each: principal to key.
+    /// API keys, one entry each: principal to key. Default: the Secret `<pipeline>-api-keys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_secret_ref: Option<SecretRef>,
     /// Keys for /admin.

@@ -18,6 +18,22 @@ pub struct Backend {
     pub event_hubs: Option<EventHubs>,
 }
 
+impl Backend {
+    /// Every key of a Secret that it takes to reach this broker.
+    pub fn secret_keys(&self) -> Vec<&SecretKeyRef> {
+        let kafka = self.kafka.as_ref();
+        let auth = kafka.and_then(|k| k.auth.as_ref());
+        let ca = kafka.and_then(|k| k.tls.as_ref()?.ca_secret_ref.as_ref());
+        let password = auth.and_then(|a| a.scram_sha512.as_ref().or(a.plain.as_ref())).map(|p| &p.password_secret_ref);
+        let mtls = auth.and_then(|a| a.mtls.as_ref());
+        let hubs = self.event_hubs.as_ref();
+        let connection = hubs.and_then(|h| h.auth.connection_string_secret_ref.as_ref());
+        let checkpoints = hubs.and_then(|h| h.checkpoints.as_ref()?.connection_string_secret_ref.as_ref());
+        let all = [ca, password, mtls.map(|m| &m.certificate_secret_ref), mtls.map(|m| &m.key_secret_ref), connection, checkpoints];
+        all.into_iter().flatten().collect()
+    }
+}
+
 /// An Apache Kafka cluster, by its address or as a Strimzi resource.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -18,7 +18,7 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
         topics: topics(spec),
         events: spec.events.iter().enumerate().map(|(index, event)| spec.event_config(index, event)).collect(),
         store: store(spec.store.as_ref(), &name),
-        api: spec.api.as_ref().map(|api| api_config(spec, api)),
+        api: spec.api.as_ref().map(|api| api_config(spec, api, &name)),
         worker: spec.worker.as_ref().map(|worker| worker_config(worker, &name)),
         generator: spec.generator.as_ref().map(|generator| generator_config(spec, generator)),
         telemetry: spec.telemetry.clone().unwrap_or_default(),
@@ -232,12 +232,17 @@ fn default_schema(pipeline: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
 
-fn api_config(spec: &OrderPipelineSpec, api: &Api) -> ApiConfig {
+/// The Secret of an API that names none: without keys it could not start.
+fn default_keys(pipeline: &str) -> SecretRef {
+    SecretRef { name: format!("{pipeline}-api-keys") }
+}
+
+fn api_config(spec: &OrderPipelineSpec, api: &Api, pipeline: &str) -> ApiConfig {
     ApiConfig {
         dialect: api.dialect(),
         creates: spec.api_creates().unwrap_or_default(),
         updates: spec.api_updates(),
-        keys: api.keys_secret_ref.clone(),
+        keys: api.keys_secret_ref.clone().unwrap_or_else(|| default_keys(pipeline)),
         admin_keys: api.admin_keys_secret_ref.clone(),
         idempotency: api.idempotency,
         publish_deadline: api.publish_deadline.parse().unwrap_or(Duration::from_secs(5)),
@@ -309,9 +314,10 @@ mod tests {
         assert_eq!((changed.effect, &changed.schema), (Effect::Update, &Some(dialect::update_schema(Dialect::Orders))));
         let api = config.api.clone().unwrap();
         assert_eq!((api.creates.as_str(), api.updates.as_deref()), ("OrderCreated", Some("OrderStatusChanged")));
+        assert_eq!(api.keys.name, "my-shop-api-keys");
         assert_eq!(config.worker.clone().unwrap().group, "my-shop");
         assert_eq!(config.generator.clone().unwrap().publishes, "OrderCreated");
-        assert_eq!(config.store, StoreConfig::Memory { max_orders: 100_000 });
+        assert_eq!(config.store, StoreConfig::Memory { max_orders: 20_000 });
         assert_eq!(config.telemetry.sampling_percent, 10);
     }
 

@@ -5,7 +5,13 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// How many pods, decided by load. Without it `replicas` decides.
+/// What ending a pod may take at most: the runtime's graces sum below it. A shorter time would cut off what was accepted.
+pub const GRACE_SECONDS: u32 = 30;
+/// How long a pod of the API goes on as before when it is to end: until then new requests may still come to it.
+pub const PRE_STOP_SECONDS: u32 = 3;
+
+/// How many pods, decided by load. Without it `replicas` decides. This version does not scale by itself yet: there are `min` pods,
+/// at least one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scaling {
@@ -39,14 +45,14 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub labels: BTreeMap<String, String>,
-    /// SIGTERM to SIGKILL.
+    /// What ending a pod may take, in seconds.
     #[serde(default = "grace_seconds")]
-    #[schemars(range(min = 5, max = 3600))]
+    #[schemars(range(min = 30, max = 3600))]
     pub termination_grace_period_seconds: u32,
 }
 
 fn grace_seconds() -> u32 {
-    30
+    GRACE_SECONDS
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +80,29 @@ impl Quantity {
             Quantity::Whole(number) => number.to_string(),
             Quantity::Text(text) => text.clone(),
         }
+    }
+
+    /// Its value in thousandths, however it is written: 1000m is 1. None: it is no quantity, or one beyond all bounds.
+    pub fn thousandths(text: &str) -> Option<u128> {
+        let (number, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+        let factor: u128 = match suffix {
+            "m" => 1,
+            "" => 1000,
+            "k" => 1000 * 1000,
+            "M" => 1000 * 1_000_000,
+            "G" => 1000 * 1_000_000_000,
+            "T" => 1000 * 1_000_000_000_000,
+            "Ki" => 1000 << 10,
+            "Mi" => 1000 << 20,
+            "Gi" => 1000 << 30,
+            "Ti" => 1000 << 40,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let digits = u32::try_from(fraction.len()).ok().filter(|&digits| digits <= 9)?;
+        let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+        Some(whole.checked_mul(factor)? + fraction * factor / 10u128.pow(digits))
     }
 }
 

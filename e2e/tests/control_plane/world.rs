@@ -229,7 +229,7 @@ pub fn condition<'a>(pipeline: &'a Json, type_: &str) -> &'a Json {
     conditions.into_iter().flatten().find(|c| c["type"] == type_).unwrap_or(&Json::Null)
 }
 
-/// A small pipeline that needs no Secret.
+/// A small pipeline that needs no Secret but the API's keys, which each `Place` has.
 pub fn shop() -> String {
     "
 apiVersion: orderpipeline.dev/v1alpha1

@@ -3,23 +3,12 @@
 use super::{Blueprint, pod};
 use crate::names::{self, Role};
 use crds::pipeline::PodTemplate;
-use crds::runtime_config::RuntimeConfig;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// The roles that a pipeline has.
-pub fn roles(config: &RuntimeConfig) -> Vec<Role> {
-    let has = |role: &Role| match role {
-        Role::Api => config.api.is_some(),
-        Role::Worker => config.worker.is_some(),
-        Role::Generator => config.generator.is_some(),
-    };
-    Role::ALL.into_iter().filter(has).collect()
-}
-
 pub fn deployments(blueprint: &Blueprint) -> Result<Vec<Deployment>, serde_json::Error> {
-    roles(blueprint.config).into_iter().map(|role| deployment(blueprint, role)).collect()
+    blueprint.config.roles().into_iter().map(|role| deployment(blueprint, role)).collect()
 }
 
 fn deployment(blueprint: &Blueprint, role: Role) -> Result<Deployment, serde_json::Error> {
@@ -28,7 +17,7 @@ fn deployment(blueprint: &Blueprint, role: Role) -> Result<Deployment, serde_jso
     Ok(Deployment {
         metadata: blueprint.meta(names::workload(&name, role), names::role_labels(&name, role)),
         spec: Some(DeploymentSpec {
-            replicas: shape.replicas,
+            replicas: Some(shape.replicas),
             selector: LabelSelector { match_labels: Some(names::pod_selector(&name, role)), ..Default::default() },
             // One more pod comes before one goes, so that a roll costs no capacity.
             strategy: Some(DeploymentStrategy {
@@ -48,22 +37,22 @@ fn deployment(blueprint: &Blueprint, role: Role) -> Result<Deployment, serde_jso
 
 /// What the document says of a role's pods.
 struct Shape<'a> {
-    /// None where an autoscaler decides: two who write one field would fight.
-    replicas: Option<i32>,
+    replicas: i32,
     template: Option<&'a PodTemplate>,
 }
 
 impl Shape<'_> {
     fn of<'a>(blueprint: &Blueprint<'a>, role: Role) -> Shape<'a> {
         let spec = &blueprint.pipeline.spec;
-        let (replicas, scaled, template) = match role {
-            Role::Api => spec.api.as_ref().map(|a| (a.replicas, a.scaling.is_some(), a.template.as_ref())),
-            Role::Worker => spec.worker.as_ref().map(|w| (w.replicas, w.scaling.is_some(), w.template.as_ref())),
-            Role::Generator => spec.generator.as_ref().map(|g| (g.replicas, false, g.template.as_ref())),
+        let (replicas, scaling, template) = match role {
+            Role::Api => spec.api.as_ref().map(|a| (a.replicas, a.scaling.as_ref(), a.template.as_ref())),
+            Role::Worker => spec.worker.as_ref().map(|w| (w.replicas, w.scaling.as_ref(), w.template.as_ref())),
+            Role::Generator => spec.generator.as_ref().map(|g| (g.replicas, None, g.template.as_ref())),
         }
         .unwrap_or_default();
-        let count = i32::try_from(replicas.unwrap_or(1)).unwrap_or(i32::MAX);
-        Shape { replicas: (!scaled).then_some(count), template }
+        // Nobody scales by load yet: the least that is asked for, and never none, since nobody would wake them.
+        let count = scaling.map_or(replicas.unwrap_or(1), |scaling| scaling.min.max(1));
+        Shape { replicas: i32::try_from(count).unwrap_or(i32::MAX), template }
     }
 }
 
@@ -88,11 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn an_autoscaled_workload_leaves_replicas_alone() {
-        let worker = built(DOCUMENT, Kind::Deployment, "shop-worker").unwrap();
-        assert_eq!(worker["spec"].get("replicas"), None);
-        let api = built(DOCUMENT, Kind::Deployment, "shop-api").unwrap();
-        assert_eq!(api["spec"]["replicas"], 2);
+    fn a_workload_with_scaling_has_its_least_pods_and_never_none() {
+        let replicas = |scaling: &str| {
+            let document = DOCUMENT.replace("scaling: {min: 1, max: 5}", scaling);
+            built(&document, Kind::Deployment, "shop-worker").unwrap()["spec"]["replicas"].clone()
+        };
+        assert_eq!(replicas("scaling: {min: 3, max: 5}"), 3);
+        assert_eq!(replicas("scaling: {max: 5}"), 1);
+        assert_eq!(replicas("replicas: 0"), 0);
+        assert_eq!(replicas("replicas: 4"), 4);
     }
 
     #[test]

@@ -2,15 +2,13 @@
 
 use super::{Blueprint, hash, restart, secrets};
 use crate::names::{self, Role};
-use crds::pipeline::{PodTemplate, Quantity as Amount, Resources};
+use crds::pipeline::{GRACE_SECONDS, PRE_STOP_SECONDS, PodTemplate, Quantity as Amount, Resources};
 use crds::runtime_config::{CONFIG_DIR, SECRETS_DIR};
 use k8s_openapi::api::core::v1::*;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
-
-const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 pub fn template(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>) -> Result<PodTemplateSpec, serde_json::Error> {
     let name = blueprint.name();
@@ -26,7 +24,7 @@ pub fn template(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>)
             // With one backend there is nothing to switch, and no pod has a reason to ask the API server.
             automount_service_account_token: Some(blueprint.config.backends.len() > 1),
             enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(wishes.map_or(DEFAULT_GRACE_SECONDS, |w| w.termination_grace_period_seconds.into())),
+            termination_grace_period_seconds: Some(wishes.map_or(GRACE_SECONDS, |w| w.termination_grace_period_seconds).into()),
             node_selector: wishes.map(|w| w.node_selector.clone()).filter(|s| !s.is_empty()),
             topology_spread_constraints: Some(vec![TopologySpreadConstraint {
                 max_skew: 1,
@@ -60,11 +58,12 @@ fn container(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>, mo
         ),
         ports: Some(vec![ContainerPort {
             name: Some(port_name.into()),
-            container_port: role.port(),
+            container_port: role.port().into(),
             protocol: Some("TCP".into()),
             ..Default::default()
         }]),
         liveness_probe: Some(probe("/healthz", port_name, 10, 6)),
+        lifecycle: (role == Role::Api).then(goes_on_until_nobody_comes),
         // Latched: a broker that goes away later must not take the pods out of the Service, where they answer with a hint.
         readiness_probe: Some(probe("/readyz/latched", port_name, 5, 3)),
         resources: Some(resources(wishes.and_then(|w| w.resources.as_ref()))),
@@ -77,6 +76,12 @@ fn container(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>, mo
         volume_mounts: Some(mounts),
         ..Default::default()
     }
+}
+
+/// A pod that is to end is still asked until every proxy knows: ended at once, it would refuse connections meanwhile.
+fn goes_on_until_nobody_comes() -> Lifecycle {
+    let sleep = SleepAction { seconds: PRE_STOP_SECONDS.into() };
+    Lifecycle { pre_stop: Some(LifecycleHandler { sleep: Some(sleep), ..Default::default() }), ..Default::default() }
 }
 
 fn from_field((name, path): (&str, &str)) -> EnvVar {
@@ -94,18 +99,24 @@ fn probe(path: &str, port: &str, period_seconds: i32, failures: i32) -> Probe {
     }
 }
 
-/// Room for full load; the CPU has no limit, since a throttled pod is a slow pod. Each entry of the document replaces ours.
+/// Room for full load; the CPU has no limit, since a throttled pod is a slow pod. Each entry of the document replaces ours, and
+/// one that it has for one half, request or limit, takes ours of the other half away: the two might contradict each other.
 fn resources(wishes: Option<&Resources>) -> ResourceRequirements {
-    let with = |ours: &[(&str, &str)], theirs: Option<&BTreeMap<String, Amount>>| {
-        let mut all: BTreeMap<String, Quantity> = ours.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect();
-        all.extend(theirs.into_iter().flatten().map(|(k, v)| (k.clone(), Quantity(v.text()))));
-        Some(all)
-    };
+    let (requests, limits) = (wishes.map(|w| &w.requests), wishes.map(|w| &w.limits));
     ResourceRequirements {
-        requests: with(&[("cpu", "50m"), ("memory", "64Mi")], wishes.map(|w| &w.requests)),
-        limits: with(&[("memory", "128Mi")], wishes.map(|w| &w.limits)),
+        requests: Some(with_ours(&[("cpu", "50m"), ("memory", "64Mi")], requests, limits)).filter(|requests| !requests.is_empty()),
+        limits: Some(with_ours(&[("memory", "128Mi")], limits, requests)).filter(|limits| !limits.is_empty()),
         ..Default::default()
     }
+}
+
+type Amounts = BTreeMap<String, Amount>;
+
+fn with_ours(ours: &[(&str, &str)], theirs: Option<&Amounts>, other_half: Option<&Amounts>) -> BTreeMap<String, Quantity> {
+    let ours = ours.iter().filter(|(name, _)| !other_half.is_some_and(|half| half.contains_key(*name)));
+    let mut all: BTreeMap<String, Quantity> = ours.map(|(name, v)| ((*name).to_owned(), Quantity((*v).to_owned()))).collect();
+    all.extend(theirs.into_iter().flatten().map(|(name, v)| (name.clone(), Quantity(v.text()))));
+    all
 }
 
 /// The configuration as a folder, each Secret as a folder below one: that is how rotated contents reach a running pod.
@@ -154,12 +165,26 @@ mod tests {
         );
         let template = &built(&document, Kind::Deployment, "shop-api").unwrap()["spec"]["template"];
         let pod = &template["spec"];
-        assert_eq!(pod["containers"][0]["resources"], json!({"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}));
+        assert_eq!(pod["containers"][0]["resources"], json!({"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}}));
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
         assert_eq!(pod["terminationGracePeriodSeconds"], 90);
         assert_eq!(template["metadata"]["annotations"]["team"], "a");
         assert_eq!(template["metadata"]["labels"]["tier"], "front");
         assert_eq!(template["metadata"]["labels"]["app.kubernetes.io/component"], "api");
+    }
+
+    #[test]
+    fn a_half_that_the_document_says_is_never_contradicted_by_ours() {
+        for (theirs, wanted) in [
+            ("{requests: {memory: 256Mi}}", json!({"requests": {"cpu": "50m", "memory": "256Mi"}})),
+            ("{limits: {memory: 32Mi}}", json!({"requests": {"cpu": "50m"}, "limits": {"memory": "32Mi"}})),
+            ("{limits: {cpu: 20m}}", json!({"requests": {"memory": "64Mi"}, "limits": {"cpu": "20m", "memory": "128Mi"}})),
+            ("{}", json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}})),
+        ] {
+            let document = DOCUMENT.replace("replicas: 2", &format!("replicas: 2, template: {{resources: {theirs}}}"));
+            let object = built(&document, Kind::Deployment, "shop-api").unwrap();
+            assert_eq!(object["spec"]["template"]["spec"]["containers"][0]["resources"], wanted, "{theirs}");
+        }
     }
 
     #[test]

@@ -1,24 +1,11 @@
-//! What makes pods roll. Everything that a running pod takes up from its configuration is left out of the hash: events, retries,
-//! rates, batches, sampling, log level. What it opens once at its start is in: addresses, credentials' places, topics, the group.
+//! What makes pods roll: what they open once, at their start. What that is, the runtime has to know as well: it stands in `crds`.
 
 use super::hash;
 use crate::names::Role;
 use crds::runtime_config::RuntimeConfig;
-use serde_json::json;
 
 pub fn rolls_on(config: &RuntimeConfig, role: Role) -> Result<String, serde_json::Error> {
-    let store = (role != Role::Generator).then_some(&config.store);
-    let api = config.api.as_ref().filter(|_| role == Role::Api);
-    let worker = config.worker.as_ref().filter(|_| role == Role::Worker);
-    hash(&json!({
-        "backend": config.backend,
-        "backends": config.backends,
-        "topics": config.topics,
-        "store": store,
-        "api": api.map(|a| json!([a.dialect, a.keys, a.admin_keys, a.idempotency])),
-        "worker": worker.map(|w| &w.group),
-        "otlp": config.telemetry.otlp,
-    }))
+    hash(&config.opened_once(role))
 }
 
 #[cfg(test)]
@@ -53,6 +40,17 @@ mod tests {
         assert_ne!(hash_of(&changed, Role::Worker), hash_of(DOCUMENT, Role::Worker));
         assert_ne!(hash_of(&changed, Role::Api), hash_of(DOCUMENT, Role::Api));
         assert_eq!(hash_of(&changed, Role::Generator), hash_of(DOCUMENT, Role::Generator));
+    }
+
+    #[test]
+    fn an_event_on_another_topic_rolls_the_workers() {
+        let two = DOCUMENT
+            .replace("[{name: orders}]", "[{name: orders}, {name: more}]")
+            .replace("{name: OrderCreated,", "{name: OrderCreated, topics: [orders],");
+        let changed = two.replace("topics: [orders]", "topics: [orders, more]");
+        assert_ne!(changed, two);
+        assert_ne!(hash_of(&changed, Role::Worker), hash_of(&two, Role::Worker));
+        assert_eq!(hash_of(&changed, Role::Generator), hash_of(&two, Role::Generator));
     }
 
     #[test]

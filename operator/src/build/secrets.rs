@@ -1,7 +1,7 @@
 //! Which Secrets the document names, and which of them the pods of a role mount: only what they need.
 
 use crate::names::Role;
-use crds::pipeline::{Backend, SecretKeyRef, SecretRef};
+use crds::pipeline::{SecretKeyRef, SecretRef};
 use crds::runtime_config::{RuntimeConfig, StoreConfig};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub type Secrets = BTreeMap<String, Keys>;
 
 pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
     let mut secrets = Secrets::new();
-    config.backends.iter().for_each(|backend| of_backend(&mut secrets, backend));
+    config.backends.iter().flat_map(|backend| backend.secret_keys()).for_each(|reference| key(&mut secrets, reference));
     if role != Role::Generator
         && let StoreConfig::Postgres { url, .. } = &config.store
     {
@@ -26,7 +26,7 @@ pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
     if role == Role::Api
         && let Some(api) = &config.api
     {
-        [&api.keys, &api.admin_keys].into_iter().flatten().for_each(|whole| all(&mut secrets, whole));
+        [Some(&api.keys), api.admin_keys.as_ref()].into_iter().flatten().for_each(|whole| all(&mut secrets, whole));
     }
     secrets
 }
@@ -34,7 +34,7 @@ pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
 /// Those of every role that the pipeline has.
 pub fn of_pipeline(config: &RuntimeConfig) -> Secrets {
     let mut secrets = Secrets::new();
-    for role in super::deployment::roles(config) {
+    for role in config.roles() {
         for (name, keys) in of_role(config, role) {
             match (secrets.get_mut(&name), keys) {
                 (Some(Keys::These(known)), Keys::These(more)) => known.extend(more),
@@ -46,21 +46,6 @@ pub fn of_pipeline(config: &RuntimeConfig) -> Secrets {
         }
     }
     secrets
-}
-
-fn of_backend(secrets: &mut Secrets, backend: &Backend) {
-    if let Some(kafka) = &backend.kafka {
-        let auth = kafka.auth.as_ref();
-        let ca = kafka.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref());
-        let password = auth.and_then(|a| a.scram_sha512.as_ref().or(a.plain.as_ref())).map(|p| &p.password_secret_ref);
-        let mtls = auth.and_then(|a| a.mtls.as_ref());
-        let references = [ca, password, mtls.map(|m| &m.certificate_secret_ref), mtls.map(|m| &m.key_secret_ref)];
-        references.into_iter().flatten().for_each(|reference| key(secrets, reference));
-    }
-    if let Some(hubs) = &backend.event_hubs {
-        let checkpoints = hubs.checkpoints.as_ref().and_then(|c| c.connection_string_secret_ref.as_ref());
-        [hubs.auth.connection_string_secret_ref.as_ref(), checkpoints].into_iter().flatten().for_each(|reference| key(secrets, reference));
-    }
 }
 
 fn key(secrets: &mut Secrets, reference: &SecretKeyRef) {

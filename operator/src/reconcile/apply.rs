@@ -1,6 +1,6 @@
 //! Fourth step: writes what differs, and removes what the pipeline no longer wants. Where nothing differs, nothing is written.
 
-use super::dereference::Read;
+use super::dereference::{Read, Whose};
 use super::difference::differs;
 use crate::build::{Kind, Wanted};
 use crate::context::{Context, Error};
@@ -9,27 +9,42 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use std::collections::BTreeSet;
 
-/// Afterwards `read.children` is what the API server made of it. The answer names the objects that belong to somebody else:
-/// these are left alone.
-pub async fn apply(context: &Context, read: &mut Read, wanted: Vec<Wanted>) -> Result<Vec<String>, Error> {
+/// What could not be applied, each in words.
+#[derive(Debug, Default, PartialEq)]
+pub struct NotApplied {
+    /// Objects of somebody else: left alone.
+    pub taken: Vec<String>,
+    /// Objects of a pipeline of the same name that is gone: they go too, and then ours are made.
+    pub going: Vec<String>,
+    /// What the API server does not take as it is, and why.
+    pub refused: Vec<String>,
+}
+
+/// Afterwards `read.children` is what the API server made of it. One object that cannot be applied keeps no other one back.
+pub async fn apply(context: &Context, read: &mut Read, wanted: Vec<Wanted>) -> Result<NotApplied, Error> {
     let names: BTreeSet<(Kind, String)> = wanted.iter().map(|w| (w.kind, w.name.clone())).collect();
-    let mut taken = Vec::new();
+    let mut not = NotApplied::default();
     for one in wanted {
         let live = match read.children.get(&(one.kind, one.name.clone())) {
             Some(live) => Some(live.clone()),
             None => unlabelled(context, read, &one).await?,
         };
-        match live {
-            Some(live) if !read.owns(&live) => taken.push(format!("{:?} {}", one.kind, one.name)),
-            Some(live) if !is_different(&one, &live)? => {}
-            live => {
-                let object = write(context, read, &one, live.is_some()).await?;
-                read.children.insert((one.kind, one.name), object);
-            }
+        let called = || format!("{:?} {}", one.kind, one.name);
+        match live.as_ref().map(|live| read.whose(live)) {
+            Some(Whose::Others) => not.taken.push(called()),
+            Some(Whose::Predecessors) => not.going.push(called()),
+            Some(Whose::Ours) if !is_different(&one, live.as_ref())? => {}
+            whose => match write(context, read, &one, whose.is_some()).await {
+                Ok(object) => {
+                    read.children.insert((one.kind, one.name), object);
+                }
+                Err(error) if error.is_refusal() => not.refused.push(error.to_string()),
+                Err(error) => return Err(error),
+            },
         }
     }
     prune(context, read, &names).await?;
-    Ok(taken)
+    Ok(not)
 }
 
 /// Something of that name that lacks the labels: ours, robbed of them, or somebody else's.
@@ -38,7 +53,7 @@ async fn unlabelled(context: &Context, read: &Read, wanted: &Wanted) -> Result<O
     context.within(looking, context.api(wanted.kind, &read.namespace).get_opt(&wanted.name)).await
 }
 
-fn is_different(wanted: &Wanted, live: &DynamicObject) -> Result<bool, Error> {
+fn is_different(wanted: &Wanted, live: Option<&DynamicObject>) -> Result<bool, Error> {
     let live = serde_json::to_value(live).map_err(|source| Error::Json { doing: "comparing an object", source })?;
     let mut body = wanted.body.clone();
     // A list leaves these out of its elements.
@@ -49,7 +64,7 @@ fn is_different(wanted: &Wanted, live: &DynamicObject) -> Result<bool, Error> {
     Ok(differs(&body, &live))
 }
 
-/// `force` only on what is ours: it takes fields back from whoever has changed them.
+/// `force` only on what is ours, or nobody's: it takes fields back from whoever has changed them.
 async fn write(context: &Context, read: &Read, wanted: &Wanted, force: bool) -> Result<DynamicObject, Error> {
     let mut how = PatchParams::apply(names::FIELD_MANAGER);
     how.force = force;

@@ -29,10 +29,32 @@ impl Read {
         self.document["metadata"].get("deletionTimestamp").is_some()
     }
 
+    pub fn whose(&self, object: &DynamicObject) -> Whose {
+        let (kind, labels) = (crds::OrderPipeline::kind(&()), object.labels());
+        let labelled = names::labels(&self.name).iter().all(|(label, value)| labels.get(label) == Some(value));
+        match object.owner_references().iter().find(|owner| owner.controller == Some(true)) {
+            Some(owner) if owner.uid == self.uid => Whose::Ours,
+            Some(owner) if owner.kind == kind && owner.name == self.name => Whose::Predecessors,
+            None if labelled => Whose::Nobodys,
+            _ => Whose::Others,
+        }
+    }
+
     /// Whether an object belongs to this very pipeline, and not to one of the same name before it.
     pub fn owns(&self, object: &DynamicObject) -> bool {
         object.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
     }
+}
+
+/// Whose an object is that has the name of one that the pipeline needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Ours,
+    /// It carries our labels and nobody controls it: left over when a pipeline was deleted without what belonged to it.
+    Nobodys,
+    /// Of a pipeline of this name that is gone: the garbage collector removes it.
+    Predecessors,
+    Others,
 }
 
 /// None if the pipeline is gone.
@@ -72,16 +94,28 @@ pub async fn missing_secrets(context: &Context, namespace: &str, secrets: &Secre
         let api = &api;
         async move {
             let found = context.within(|| format!("looking for Secret {namespace}/{name}"), api.get_opt(name)).await?;
-            Ok::<_, Error>(complaint(name, keys, found.map(|secret| secret.data.unwrap_or_default().into_keys().collect())))
+            Ok::<_, Error>(complaint(namespace, name, keys, found.map(|secret| secret.data.unwrap_or_default().into_keys().collect())))
         }
     });
     Ok(try_join_all(lookups).await?.into_iter().flatten().collect())
 }
 
-fn complaint(name: &str, keys: &Keys, found: Option<Vec<String>>) -> Option<String> {
-    let Some(found) = found else { return Some(format!("Secret {name} is missing: create it, the pods start then by themselves")) };
-    let Keys::These(wanted) = keys else { return None };
-    let missing: Vec<&str> = wanted.iter().filter(|key| !found.contains(key)).map(String::as_str).collect();
+/// With the command that mends it.
+fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>>) -> Option<String> {
+    let wanted = match keys {
+        Keys::All => vec!["CLIENT".to_owned()],
+        Keys::These(keys) => keys.iter().cloned().collect(),
+    };
+    let Some(found) = found else {
+        let literals: Vec<String> = wanted.iter().map(|key| format!(" --from-literal={key}=...")).collect();
+        let literals = literals.concat();
+        let command = format!("kubectl create secret generic {name} -n {namespace}{literals}");
+        return Some(format!("Secret {name} is missing: {command} (the pods start then by themselves)"));
+    };
+    if *keys == Keys::All {
+        return found.is_empty().then(|| format!("Secret {name} is empty: give it one entry for each client of the API, with its key"));
+    }
+    let missing: Vec<String> = wanted.into_iter().filter(|key| !found.contains(key)).collect();
     (!missing.is_empty()).then(|| format!("Secret {name} has no key {}: add it, the pods start then by themselves", missing.join(", ")))
 }
 
@@ -93,9 +127,16 @@ mod tests {
     #[test]
     fn says_which_secret_and_which_key_is_missing() {
         let keys = Keys::These(["url".to_owned(), "ca".to_owned()].into());
-        assert!(complaint("db", &keys, None).unwrap().starts_with("Secret db is missing"));
-        assert!(complaint("db", &keys, Some(vec!["url".to_owned()])).unwrap().starts_with("Secret db has no key ca"));
-        assert_eq!(complaint("db", &keys, Some(vec!["ca".to_owned(), "url".to_owned(), "more".to_owned()])), None);
-        assert_eq!(complaint("keys", &Keys::All, Some(vec![])), None);
+        let of = |keys: &Keys, found: Option<&[&str]>| {
+            complaint("shop", "db", keys, found.map(|found| found.iter().map(|&key| key.to_owned()).collect()))
+        };
+        let missing = of(&keys, None).unwrap();
+        let command = "Secret db is missing: kubectl create secret generic db -n shop --from-literal=ca=... --from-literal=url=...";
+        assert!(missing.starts_with(command), "{missing}");
+        assert!(of(&keys, Some(&["url"])).unwrap().starts_with("Secret db has no key ca"));
+        assert_eq!(of(&keys, Some(&["ca", "url", "more"])), None);
+        assert!(of(&Keys::All, None).unwrap().contains("--from-literal=CLIENT=..."));
+        assert!(of(&Keys::All, Some(&[])).unwrap().starts_with("Secret db is empty"));
+        assert_eq!(of(&Keys::All, Some(&["web"])), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Whether an object in the cluster is still what was applied. Defaults that the API server fills in and what others add in
 //! lists that are keyed are no difference; everything that we set is compared.
 
+use crds::pipeline::Quantity;
 use serde_json::Value as Json;
 
 /// Lists to which others may add elements (a sidecar, a volume): ours only have to be among them. All other lists are one value.
@@ -34,32 +35,10 @@ fn holds(wanted: &Json, live: &Json, field: &str) -> bool {
 
 /// The API server writes quantities its own way: 1000m comes back as 1.
 fn same_quantity(wanted: &Json, live: &Json) -> bool {
-    match (wanted.as_str().and_then(thousandths), live.as_str().and_then(thousandths)) {
+    match (wanted.as_str().and_then(Quantity::thousandths), live.as_str().and_then(Quantity::thousandths)) {
         (Some(one), Some(other)) => one == other,
         _ => wanted == live,
     }
-}
-
-fn thousandths(text: &str) -> Option<u128> {
-    let (number, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-    let factor: u128 = match suffix {
-        "m" => 1,
-        "" => 1000,
-        "k" => 1000 * 1000,
-        "M" => 1000 * 1_000_000,
-        "G" => 1000 * 1_000_000_000,
-        "T" => 1000 * 1_000_000_000_000,
-        "Ki" => 1000 << 10,
-        "Mi" => 1000 << 20,
-        "Gi" => 1000 << 30,
-        "Ti" => 1000 << 40,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = u32::try_from(fraction.len()).ok().filter(|&digits| digits <= 9)?;
-    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
-    Some(whole.checked_mul(factor)? + fraction * factor / 10u128.pow(digits))
 }
 
 #[cfg(test)]

@@ -18,12 +18,14 @@ use dereference::Read;
 use kube::runtime::controller::Action;
 use status::Finding;
 use std::time::Duration;
-use validate::Valid;
+use validate::{Refusal, Valid};
 
 /// A bound for all the steps together; each call to the API server has its own.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How soon we look again for something that no watch tells of: a Secret that is missing, a name that is taken.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+const SELDOM: Duration = Duration::from_secs(300);
 
 /// Brings one pipeline to what its document says.
 pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Action, Error> {
@@ -40,8 +42,9 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
     if read.is_being_deleted() {
         return Ok(Action::await_change());
     }
-    let (finding, valid) = match validate::validate(&read.document) {
-        Err(mistakes) => (Finding::Invalid(mistakes), None),
+    let (finding, valid) = match validate::validate(&read) {
+        Err(Refusal::Mistakes(mistakes)) => (Finding::Invalid(mistakes), None),
+        Err(Refusal::IdentityChanged(mistake)) => (Finding::IdentityChanged(mistake), None),
         Ok(valid) => match bring_about(context, &mut read, &valid).await {
             Ok(finding) => (finding, Some(valid)),
             Err(error) => {
@@ -53,7 +56,9 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
     };
     status::report(context, &read, &finding, valid.as_ref()).await?;
     Ok(match finding {
-        Finding::SecretsMissing(_) | Finding::NamesTaken(_) => Action::requeue(LOOK_AGAIN),
+        Finding::SecretsMissing(_) | Finding::NamesTaken(_) | Finding::Predecessors(_) => Action::requeue(LOOK_AGAIN),
+        // The API server may have learnt what it refuses, or a webhook may think again; in the end somebody has to change something.
+        Finding::Refused(_) => Action::requeue(SELDOM),
         _ => Action::await_change(),
     })
 }
@@ -62,9 +67,15 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
 async fn bring_about(context: &Context, read: &mut Read, valid: &Valid) -> Result<Finding, Error> {
     let blueprint = Blueprint { pipeline: &valid.pipeline, config: &valid.config, default_image: &context.default_image };
     let wanted = build::build(&blueprint).map_err(|source| Error::Json { doing: "building the objects of a pipeline", source })?;
-    let taken = apply::apply(context, read, wanted).await?;
-    if !taken.is_empty() {
-        return Ok(Finding::NamesTaken(taken));
+    let not = apply::apply(context, read, wanted).await?;
+    if !not.taken.is_empty() {
+        return Ok(Finding::NamesTaken(not.taken));
+    }
+    if !not.refused.is_empty() {
+        return Ok(Finding::Refused(not.refused));
+    }
+    if !not.going.is_empty() {
+        return Ok(Finding::Predecessors(not.going));
     }
     // Applied all the same: the pods start by themselves as soon as the Secret is there.
     let missing = dereference::missing_secrets(context, &read.namespace, &build::secrets::of_pipeline(&valid.config)).await?;

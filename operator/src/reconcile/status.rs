@@ -30,7 +30,12 @@ pub enum Finding {
     Applied,
     Invalid(Vec<Mistake>),
     SecretsMissing(Vec<String>),
+    IdentityChanged(Mistake),
     NamesTaken(Vec<String>),
+    /// Objects of a pipeline of the same name that is gone.
+    Predecessors(Vec<String>),
+    /// What the API server does not take, in its words.
+    Refused(Vec<String>),
     NotApplied(String),
 }
 
@@ -86,7 +91,7 @@ fn compute(read: &Read, finding: &Finding, valid: Option<&Valid>, before: &Order
         generator: workload(Role::Generator),
     };
     // Only what was applied may say where the pipeline runs: from then on a document cannot move it.
-    if let (Finding::Applied | Finding::SecretsMissing(_), Some(valid)) = (finding, valid) {
+    if let (Finding::Applied | Finding::SecretsMissing(_) | Finding::Refused(_), Some(valid)) = (finding, valid) {
         let backend = status.backend.get_or_insert_with(BackendStatus::default);
         backend.active = Some(valid.config.backend.clone());
         backend.writing = Some(valid.config.backend.clone());
@@ -126,6 +131,12 @@ fn health(finding: &Finding, deployments: &[(Role, Deployment)]) -> Health {
             "NameTaken",
             format!("{} exist and belong to somebody else: delete or rename them, or rename the pipeline", objects.join(", ")),
         ),
+        Finding::IdentityChanged(mistake) => Health::Stalled("IdentityChanged", bounded(&mistake.to_string(), LONGEST_MESSAGE)),
+        Finding::Predecessors(objects) => Health::Progressing(
+            "PredecessorGoes",
+            format!("{} still belong to an earlier pipeline of this name and are being removed", objects.join(", ")),
+        ),
+        Finding::Refused(sentences) => Health::Stalled("ObjectRefused", bounded(&sentences.join("; "), LONGEST_MESSAGE)),
         Finding::NotApplied(why) => Health::Progressing("NotApplied", bounded(why, LONGEST_MESSAGE)),
         Finding::SecretsMissing(sentences) => Health::Progressing("SecretMissing", bounded(&sentences.join("; "), LONGEST_MESSAGE)),
         Finding::Applied => rollout(deployments),
@@ -154,7 +165,8 @@ fn rollout(deployments: &[(Role, Deployment)]) -> Health {
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let [updated, ready, all] = [status.updated_replicas, status.available_replicas, status.replicas].map(Option::unwrap_or_default);
         let seen = status.observed_generation >= deployment.metadata.generation;
-        if stuck {
+        // What is said of an earlier generation may be what the newest one mends.
+        if stuck && seen {
             let sentence =
                 format!("the pods of the {} do not become ready: see kubectl describe deployment {}", role.name(), name(deployment));
             return Health::Stalled("RolloutStuck", sentence);

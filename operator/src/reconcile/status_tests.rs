@@ -1,4 +1,4 @@
-use super::super::validate::validate;
+use super::super::validate::{tests::read as alone, validate};
 use super::*;
 use crate::build::tests::{DOCUMENT, pipeline};
 use kube::ResourceExt;
@@ -9,7 +9,7 @@ fn at(second: i64) -> Time {
 }
 
 fn valid() -> Valid {
-    validate(&serde_json::to_value(pipeline(DOCUMENT)).unwrap()).ok().unwrap()
+    validate(&alone(serde_json::to_value(pipeline(DOCUMENT)).unwrap())).ok().unwrap()
 }
 
 /// The pipeline of `DOCUMENT` with so many ready pods of each workload.
@@ -114,9 +114,37 @@ fn a_rollout_without_progress_is_stalled() {
 }
 
 #[test]
+fn what_was_said_of_an_earlier_generation_is_no_stall() {
+    let mut read = read(ALL_READY);
+    let worker = read.children.get_mut(&(Kind::Deployment, "shop-worker".into())).unwrap();
+    worker.data["status"]["conditions"] = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
+    worker.metadata.generation = Some(3);
+    let status = compute(&read, &Finding::Applied, Some(&valid()), &OrderPipelineStatus::default(), &at(0));
+    assert_eq!(said(&status), [("False", "WaitingForPods"), ("True", "WaitingForPods"), ("False", "NotStalled")]);
+}
+
+#[test]
+fn what_the_api_server_refuses_is_stalled_in_its_words_and_a_predecessor_is_waited_for() {
+    let refused = Finding::Refused(vec!["applying Deployment retail/shop-api: must be less than or equal to memory limit".into()]);
+    let status = compute(&read(ALL_READY), &refused, Some(&valid()), &OrderPipelineStatus::default(), &at(0));
+    assert_eq!(said(&status), [("False", "ObjectRefused"), ("False", "Settled"), ("True", "ObjectRefused")]);
+    assert!(condition(&status, "Stalled").message.contains("memory limit"));
+    let going = Finding::Predecessors(vec!["ConfigMap shop-config".into()]);
+    let status = compute(&read(ALL_READY), &going, Some(&valid()), &OrderPipelineStatus::default(), &at(0));
+    assert_eq!(said(&status), [("False", "PredecessorGoes"), ("True", "PredecessorGoes"), ("False", "NotStalled")]);
+}
+
+#[test]
+fn another_broker_under_a_name_in_use_is_stalled_for_its_own_reason() {
+    let changed = Finding::IdentityChanged(Mistake::new("spec.backends[0]", "another broker"));
+    let status = compute(&read(ALL_READY), &changed, None, &OrderPipelineStatus::default(), &at(0));
+    assert_eq!(said(&status), [("False", "IdentityChanged"), ("False", "Settled"), ("True", "IdentityChanged")]);
+}
+
+#[test]
 fn a_store_in_memory_is_said_to_lose_orders() {
     let document = DOCUMENT.replace("store: {postgres: {urlSecretRef: {name: db, key: url}}}", "store: {memory: {}}");
-    let valid = validate(&serde_json::to_value(pipeline(&document)).unwrap()).ok().unwrap();
+    let valid = validate(&alone(serde_json::to_value(pipeline(&document)).unwrap())).ok().unwrap();
     let status = compute(&read(ALL_READY), &Finding::Applied, Some(&valid), &OrderPipelineStatus::default(), &at(0));
     let durable = condition(&status, "EffectsDurable");
     assert_eq!((durable.status.as_str(), durable.reason.as_str()), ("False", "MemoryStore"));

@@ -1,8 +1,13 @@
 //! Second step: what was read becomes a checked pipeline, a type of its own, or the list of its mistakes. Pure.
 
-use crds::runtime_config::RuntimeConfig;
+use super::dereference::Read;
+use crate::build::Kind;
+use crate::names;
+use crds::pipeline::Backend;
+use crds::runtime_config::{CONFIG_FILE, RuntimeConfig};
 use crds::{Mistake, OrderPipeline};
 use serde_json::Value as Json;
+use std::collections::BTreeSet;
 
 /// A pipeline without mistakes, and what its pods will read.
 pub struct Valid {
@@ -10,13 +15,25 @@ pub struct Valid {
     pub config: RuntimeConfig,
 }
 
-pub fn validate(document: &Json) -> Result<Valid, Vec<Mistake>> {
-    let mut spec_only = document.clone();
+/// Why a document is not brought about; what ran before goes on.
+#[derive(Debug)]
+pub enum Refusal {
+    Mistakes(Vec<Mistake>),
+    /// The name of a backend now stands for another broker.
+    IdentityChanged(Mistake),
+}
+
+pub fn validate(read: &Read) -> Result<Valid, Refusal> {
+    let mut spec_only = read.document.clone();
     let status = spec_only.as_object_mut().and_then(|object| object.remove("status"));
-    let pipeline = crds::document::accept(&spec_only)?;
+    let pipeline = crds::document::accept(&spec_only).map_err(Refusal::Mistakes)?;
     let config = crds::resolve(&pipeline);
     if let Some(mistake) = switch(&config, status.as_ref()) {
-        return Err(vec![mistake]);
+        return Err(Refusal::Mistakes(vec![mistake]));
+    }
+    let running = running_backend(read, &config.backend);
+    if let Some(mistake) = running.and_then(|running| other_broker(&config, &running)) {
+        return Err(Refusal::IdentityChanged(mistake));
     }
     Ok(Valid { pipeline, config })
 }
@@ -32,39 +49,124 @@ fn switch(config: &RuntimeConfig, status: Option<&Json>) -> Option<Mistake> {
     })
 }
 
+/// The backend of this name as the pods have it: in the configuration that was applied last, also by another version of this program.
+fn running_backend(read: &Read, name: &str) -> Option<Backend> {
+    let object = read.children.get(&(Kind::ConfigMap, names::config_map(&read.name))).filter(|object| read.owns(object))?;
+    let config: Json = serde_json::from_str(object.data.get("data")?.get(CONFIG_FILE)?.as_str()?).ok()?;
+    if config.get("backend")?.as_str()? != name {
+        return None;
+    }
+    let mut backends = config.get("backends")?.as_array()?.iter();
+    serde_json::from_value(backends.find(|backend| backend["name"] == name)?.clone()).ok()
+}
+
+/// Another broker under the name of the one in use would be a switch without its protocol: what the old one holds would be left
+/// behind. Addresses may come and go, as long as one of the old ones stays.
+fn other_broker(config: &RuntimeConfig, running: &Backend) -> Option<Mistake> {
+    let index = config.backends.iter().position(|backend| backend.name == running.name)?;
+    let (old, new) = (addresses(running), addresses(&config.backends[index]));
+    if !old.is_disjoint(&new) {
+        return None;
+    }
+    let kind =
+        if config.backends[index].kafka.as_ref().is_some_and(|k| k.bootstrap_servers.is_some()) { ".kafka.bootstrapServers" } else { "" };
+    let old: Vec<&str> = old.iter().map(String::as_str).collect();
+    let message = format!(
+        "the running pipeline reaches {} at {}: another broker under the same name would leave behind what is still on it. Set it back; \
+         to move to another broker, add it to spec.backends under a name of its own and switch spec.backend",
+        running.name,
+        old.join(",")
+    );
+    Some(Mistake::new(format!("spec.backends[{index}]{kind}"), message))
+}
+
+fn addresses(backend: &Backend) -> BTreeSet<String> {
+    let kafka = backend.kafka.as_ref();
+    let servers = kafka.and_then(|k| k.bootstrap_servers.as_ref()).map(|s| s.as_str()).unwrap_or_default();
+    let strimzi = kafka.and_then(|k| k.strimzi.as_ref()).map(|s| format!("{}/{}", s.namespace.as_deref().unwrap_or_default(), s.name));
+    let hubs = backend.event_hubs.as_ref().map(|hubs| hubs.namespace.clone());
+    let all = servers.split(',').map(str::to_owned).chain(strimzi).chain(hubs);
+    all.map(|address| address.trim().to_ascii_lowercase()).filter(|address| !address.is_empty()).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::build::tests::{DOCUMENT, pipeline};
+    use kube::ResourceExt;
+    use serde_json::json;
 
     fn document() -> Json {
         serde_json::to_value(pipeline(DOCUMENT)).unwrap()
+    }
+
+    /// A document that stands alone: nothing exists for it yet.
+    pub fn read(document: Json) -> Read {
+        let uid = pipeline(DOCUMENT).uid().unwrap();
+        Read { namespace: "retail".into(), name: "shop".into(), uid, generation: 1, document, children: Default::default() }
+    }
+
+    fn mistakes(document: Json) -> Vec<Mistake> {
+        match validate(&read(document)).err() {
+            Some(Refusal::Mistakes(mistakes)) => mistakes,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_document_that_does_not_fit_the_types_is_a_mistake_and_no_failure() {
         let mut document = document();
         document["spec"]["topics"] = "orders".into();
-        let mistakes = validate(&document).err().unwrap();
+        let mistakes = mistakes(document);
         assert!(mistakes.iter().any(|m| m.place.contains("spec.topics")), "{mistakes:?}");
     }
 
     #[test]
     fn a_strange_status_is_no_mistake_of_the_document() {
         let mut document = document();
-        document["status"] = serde_json::json!({"conditions": 7});
-        assert!(validate(&document).is_ok());
+        document["status"] = json!({"conditions": 7});
+        assert!(validate(&read(document)).is_ok());
     }
 
     #[test]
     fn a_running_pipeline_is_not_moved() {
         let mut document = document();
-        document["status"] = serde_json::json!({"backend": {"active": "kafka"}});
-        assert!(validate(&document).is_ok());
-        document["status"] = serde_json::json!({"backend": {"active": "old"}});
-        let mistakes = validate(&document).err().unwrap();
+        document["status"] = json!({"backend": {"active": "kafka"}});
+        assert!(validate(&read(document.clone())).is_ok());
+        document["status"] = json!({"backend": {"active": "old"}});
+        let mistakes = mistakes(document);
         assert_eq!(mistakes[0].place, "spec.backend");
         assert!(mistakes[0].message.contains("from old to kafka"), "{mistakes:?}");
+    }
+
+    /// `DOCUMENT` runs at `kafka:9092`; what is said when its address becomes another one.
+    fn moved_to(servers: &str) -> Option<Mistake> {
+        let running = crds::resolve(&pipeline(DOCUMENT));
+        let changed = DOCUMENT.replace("bootstrapServers: kafka:9092", &format!("bootstrapServers: '{servers}'"));
+        let mut read = read(serde_json::to_value(pipeline(&changed)).unwrap());
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "shop-config", "ownerReferences": [{"apiVersion": "v1", "kind": "OrderPipeline", "name": "shop", "uid": read.uid, "controller": true}]},
+            "data": {CONFIG_FILE: serde_json::to_string(&running).unwrap()},
+        });
+        read.children.insert((Kind::ConfigMap, "shop-config".into()), serde_json::from_value(map).unwrap());
+        match validate(&read) {
+            Ok(_) => None,
+            Err(Refusal::IdentityChanged(mistake)) => Some(mistake),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_address_of_the_backend_in_use_may_grow_but_not_become_another() {
+        for same in ["kafka:9092", "other:9092, Kafka:9092", "kafka:9092,third:1"] {
+            assert_eq!(moved_to(same), None, "{same}");
+        }
+        for other in ["kafka:9093", "kafka2:9092"] {
+            let mistake = moved_to(other).unwrap();
+            assert_eq!(mistake.place, "spec.backends[0].kafka.bootstrapServers");
+            assert!(mistake.message.contains("kafka:9092") && mistake.message.contains("switch spec.backend"), "{mistake}");
+        }
     }
 }

@@ -106,27 +106,15 @@ fn digest(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-/// Reads a mounted Secret again and again, so that a key can be changed without a restart. Never ends; what cannot be read leaves
-/// the keys as they are.
+/// Follows a mounted Secret, so that a key can be changed without a restart. Never ends.
 pub async fn follow(keys: Arc<ArcSwap<Keys>>, dir: PathBuf, every: Duration) {
-    let mut complained = String::new();
-    loop {
-        tokio::time::sleep(every).await;
-        match Keys::read(&dir) {
-            Ok(new) if new == **keys.load() => complained.clear(),
-            Ok(new) => {
-                tracing::info!(principals = ?new, "the API keys have changed");
-                keys.store(Arc::new(new));
-                complained.clear();
-            }
-            // Once for each new reason, not every few seconds.
-            Err(e) if e.to_string() != complained => {
-                tracing::warn!("{e}; the keys read before go on being valid");
-                complained = e.to_string();
-            }
-            Err(_) => {}
-        }
-    }
+    let read = || Keys::read(&dir).map_err(|e| e.to_string());
+    let take_up = |new: &Keys| {
+        tracing::info!(principals = ?new, "the API keys have changed");
+        keys.store(Arc::new(new.clone()));
+        Ok(())
+    };
+    crate::config::follow(every, Keys::clone(&keys.load()), read, take_up).await;
 }
 
 #[cfg(test)]

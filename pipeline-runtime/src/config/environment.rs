@@ -8,7 +8,13 @@ use std::sync::Arc;
 
 /// The process's variables; what they lack, the `.env` file may have.
 #[derive(Clone, Debug, Default)]
-pub struct Environment(Arc<BTreeMap<String, String>>);
+pub struct Environment {
+    own: Arc<BTreeMap<String, String>>,
+    from_file: Arc<BTreeMap<String, String>>,
+}
+
+/// The file beside the process's own variables.
+pub const ENV_FILE: &str = ".env";
 
 /// The secret that stands for `KAFKA_PASSWORD`: its name and key spell that variable.
 fn kafka_password() -> SecretKeyRef {
@@ -17,19 +23,24 @@ fn kafka_password() -> SecretKeyRef {
 
 impl Environment {
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Environment {
-        Environment(Arc::new(variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()))
+        let own = variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        Environment { own: Arc::new(own), from_file: Arc::default() }
     }
 
     /// The process's own variables, and those of `.env` in this folder that are not set.
     pub fn here(folder: &Path) -> Environment {
-        let mut variables = std::fs::read_to_string(folder.join(".env")).map(|text| parse(&text)).unwrap_or_default();
-        variables.extend(std::env::vars());
-        Environment(Arc::new(variables))
+        let from_file = std::fs::read_to_string(folder.join(ENV_FILE)).map(|text| parse(&text)).unwrap_or_default();
+        Environment { own: Arc::new(std::env::vars().collect()), from_file: Arc::new(from_file) }
     }
 
     /// A variable that is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.own.get(name).or_else(|| self.from_file.get(name)).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether a variable has its value from the `.env` file: then no shell knows it.
+    pub fn is_from_file(&self, name: &str) -> bool {
+        !self.own.contains_key(name) && self.get(name).is_some()
     }
 
     /// Applies the variables of OA-14 and OW-13 to a configuration, and says what each did.

@@ -2,30 +2,42 @@
 //!
 //! Here the parts are put together, started and ended in the right order. Nothing here handles a message.
 
+mod credentials;
+mod greeting;
 mod parts;
 mod pod;
 mod up;
 
-pub use pod::{PodFlags, Role, run as pod};
+#[cfg(test)]
+pub(crate) use parts::{Live, wishes};
+pub use pod::{PodFlags, run as pod};
 pub use up::{UpFlags, run as up};
 
+use crate::worker;
+use crds::pipeline::{GRACE_SECONDS, PRE_STOP_SECONDS};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long an ending role may take with what is in flight. Below the 30 s that Kubernetes gives a pod by default.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long an ending role may take with what is in flight.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long what was handed to the broker may take to be answered for, at the very end.
+const SETTLE: Duration = Duration::from_secs(5);
+// The sum of all that an ending pod may take: a pod that is killed before would have to be cleaned up after.
+const _: () = assert!(PRE_STOP_SECONDS as u64 + GRACE.as_secs() + SETTLE.as_secs() < GRACE_SECONDS as u64);
+const _: () = assert!(GRACE.as_secs() + worker::LEAVING.as_secs() + SETTLE.as_secs() < GRACE_SECONDS as u64);
 
 /// Turns true at the first SIGTERM or SIGINT. A second SIGINT ends the process at once, for a person who will not wait.
-fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
+fn told_to_stop() -> anyhow::Result<watch::Sender<bool>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (sender, stop) = watch::channel(false);
+    let stop = watch::Sender::new(false);
+    let told = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        sender.send_replace(true);
+        told.send_replace(true);
         interrupt.recv().await;
         std::process::exit(130);
     });

@@ -1,19 +1,20 @@
 //! The parts that several roles share: broker, store, contract, keys.
 
+use super::credentials;
 use crate::api::{Keys, keys};
 use crate::broker::{Broker, BrokerError, TopicWish};
-use crate::config::{Environment, Secrets, reload};
+use crate::config::{Secrets, Source, Uptake};
 use crate::contract::Contract;
+use crate::telemetry;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use crds::pipeline::SecretRef;
+use crds::role::{Opened, differences};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
-/// How often mounted keys are read again.
-const KEYS_EVERY: Duration = Duration::from_secs(10);
 /// Who an `API_KEY` of the environment stands for.
 const ENVIRONMENT_PRINCIPAL: &str = "default";
 
@@ -30,38 +31,47 @@ impl Live {
         Ok(Live { config: Arc::new(ArcSwap::from_pointee(config)), contract: Arc::new(ArcSwap::from_pointee(contract)) })
     }
 
-    /// Follows a file for as long as the process runs; `take_up` does what else a role has to do with a new version.
-    pub fn follow(
-        &self,
-        file: PathBuf,
-        environment: Environment,
-        take_up: impl Fn(&RuntimeConfig) -> Result<(), String> + Send + Sync + 'static,
+    /// Follows the configuration. A version that differs in what was `opened` at the start is not taken up: `needs_start` is told
+    /// of it. `take_up` does what else there is to do with any other. Runs until dropped.
+    pub async fn follow(
+        self,
+        source: Source,
+        opened: impl Fn(&RuntimeConfig) -> Opened,
+        take_up: impl Fn(&RuntimeConfig) -> Result<(), String>,
+        needs_start: impl Fn(RuntimeConfig),
     ) {
-        let live = self.clone();
-        let all = move |new: RuntimeConfig| {
+        let at_start = opened(&self.config.load());
+        let all = |new: RuntimeConfig| {
             let contract = Contract::compile(&new).map_err(|e| e.to_string())?;
+            let places = differences(&at_start, &opened(&new));
+            if !places.is_empty() {
+                needs_start(new);
+                return Ok(Uptake::NeedsStart(places));
+            }
             take_up(&new)?;
-            live.contract.store(Arc::new(contract));
-            live.config.store(Arc::new(new));
-            Ok(())
+            telemetry::follow(new.telemetry.log_level);
+            self.contract.store(Arc::new(contract));
+            self.config.store(Arc::new(new));
+            Ok(Uptake::Now)
         };
-        tokio::spawn(reload::follow(file, environment, all));
+        source.follow(all).await;
     }
 }
 
+/// What runs beside a role for as long as it runs, and ends with it.
+pub type Beside = JoinSet<()>;
+
 /// The API's keys: the mounted Secret, else `API_KEY`, else `otherwise`. A mounted Secret is followed.
-pub fn keys(secret: Option<&SecretRef>, secrets: &Secrets, otherwise: Option<&str>) -> anyhow::Result<Arc<ArcSwap<Keys>>> {
-    if let Some(folder) = secret.map(|s| secrets.folder(s)).filter(|f| f.exists()) {
+pub fn keys(secret: &SecretRef, secrets: &Secrets, otherwise: Option<&str>, beside: &mut Beside) -> anyhow::Result<Arc<ArcSwap<Keys>>> {
+    let folder = secrets.folder(secret);
+    if folder.exists() {
         let keys = Arc::new(ArcSwap::from_pointee(Keys::read(&folder)?));
-        tokio::spawn(keys::follow(keys.clone(), folder, KEYS_EVERY));
+        beside.spawn(keys::follow(keys.clone(), folder, credentials::EVERY));
         return Ok(keys);
     }
     let key = secrets.environment().get("API_KEY").or(otherwise);
-    let key = key.with_context(|| match secret {
-        Some(secret) => {
-            format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, secrets.folder(secret).display())
-        }
-        None => "no API keys: name a Secret in spec.api.keysSecretRef, or set API_KEY".into(),
+    let key = key.with_context(|| {
+        format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, folder.display())
     })?;
     Ok(Arc::new(ArcSwap::from_pointee(Keys::new([(ENVIRONMENT_PRINCIPAL, key)])?)))
 }

@@ -1,11 +1,11 @@
 //! One role of a pod: the API, the worker or the generator, on the broker and the store of the document.
 
-use super::parts::{Live, keys, make_topics, wishes};
-use super::{GRACE, stopped, told_to_stop};
+use super::parts::{Beside, Live, keys, make_topics, wishes};
+use super::{GRACE, SETTLE, credentials, stopped, told_to_stop};
 use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::kafka::{Kafka, KafkaSettings, Publishing};
-use crate::config::{Environment, Secrets, read};
+use crate::config::{Environment, Secrets, Source, follow};
 use crate::generator::{Counters, Generator};
 use crate::publish::{Gate, Publisher};
 use crate::sqlite::Place;
@@ -15,6 +15,9 @@ use crate::store::{Store, StoreError};
 use crate::worker::{self, ViewDeps, WorkerDeps, WorkerHealth};
 use anyhow::Context;
 use axum::Router;
+use crds::Role;
+use crds::document::Purpose;
+use crds::pipeline::SecretKeyRef;
 use crds::runtime_config::{CONFIG_DIR, CONFIG_FILE, RuntimeConfig, SECRETS_DIR, StoreConfig};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,13 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Api,
-    Worker,
-    Generator,
-}
+use tokio::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub struct PodFlags {
@@ -47,18 +44,26 @@ pub struct PodFlags {
 pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let stop = told_to_stop()?;
     let environment = Environment::here(Path::new("."));
-    let mut config = read(&flags.config).map_err(anyhow::Error::msg)?;
-    let said = environment.apply(&mut config).map_err(anyhow::Error::msg)?;
+    let source = Source { file: flags.config, purpose: Purpose::Deploy, environment: environment.clone() };
+    let (config, said) = source.read().map_err(anyhow::Error::msg)?;
     crate::telemetry::start(config.telemetry.log_level);
     for what in said {
         tracing::info!("from the environment: {what}");
     }
-    let port = if role == Role::Api { 8080 } else { 8081 };
-    let listen = flags.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], port)));
+    let listen = flags.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], role.port())));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("{listen} cannot be listened on"))?;
     let secrets = Secrets::new(&flags.secrets, environment);
-    let pod = Pod { broker: kafka(&config, &secrets, role)?, live: Live::new(config)?, secrets, file: flags.config, stop };
-    tokio::spawn(make_topics(pod.broker.clone(), wishes(&pod.live.config.load().topics)));
+    let broker = kafka(&config, &secrets, role)?;
+    let mut beside = Beside::new();
+    beside.spawn(make_topics(broker.clone(), wishes(&config.topics)));
+    if let Some(backend) = config.backend().cloned() {
+        let (secrets, stop) = (secrets.clone(), stop.clone());
+        beside.spawn(async move {
+            credentials::rotated(&backend, &secrets, credentials::EVERY, credentials::SPREAD).await;
+            stop.send_replace(true);
+        });
+    }
+    let pod = Pod { role, broker, live: Live::new(config)?, secrets, source, stop: stop.subscribe(), beside };
     match role {
         Role::Api => pod.api(listener).await,
         Role::Worker => pod.worker(listener).await,
@@ -81,10 +86,13 @@ pub(super) fn kafka(config: &RuntimeConfig, secrets: &Secrets, role: Role) -> an
 }
 
 /// The document's store; migrated by whoever comes first, as soon as it answers.
-pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Arc<dyn Store>> {
     let store: Arc<dyn Store> = match &config.store {
         StoreConfig::Postgres { url, schema } => {
-            Arc::new(PostgresStore::connect(&secrets.value(url)?, schema, PostgresOptions::default()).await?)
+            let first = secrets.value(url)?;
+            let store = Arc::new(PostgresStore::connect(&first, schema, PostgresOptions::default()).await?);
+            beside.spawn(follow_url(store.clone(), first, url.clone(), secrets.clone()));
+            store
         }
         StoreConfig::Memory { max_orders } => Arc::new(SqliteStore::open(&Place::Memory, Some(*max_orders)).await?),
     };
@@ -110,12 +118,25 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets) -> anyhow::
     Ok(store)
 }
 
+/// New connections are made with the address and the password that are mounted now.
+async fn follow_url(store: Arc<PostgresStore>, first: String, url: SecretKeyRef, secrets: Secrets) {
+    let read = || secrets.value(&url).map_err(|e| e.to_string());
+    let take_up = |new: &String| {
+        store.set_url(new).map_err(|e| e.to_string())?;
+        tracing::info!(secret = url.name, "the database's address or password has changed: new connections use it");
+        Ok(())
+    };
+    follow(credentials::EVERY, first, read, take_up).await;
+}
+
 struct Pod {
+    role: Role,
     live: Live,
     broker: Arc<dyn Broker>,
     secrets: Secrets,
-    file: PathBuf,
+    source: Source,
     stop: watch::Receiver<bool>,
+    beside: Beside,
 }
 
 impl Pod {
@@ -123,11 +144,18 @@ impl Pod {
         Publisher::new(self.broker.clone(), Gate::open())
     }
 
-    async fn api(self, listener: TcpListener) -> anyhow::Result<()> {
+    /// What needs a new start is not for this pod: the operator makes new ones for it.
+    fn follow(&mut self, take_up: impl Fn(&RuntimeConfig) -> Result<(), String> + Send + Sync + 'static) {
+        let role = self.role;
+        let opened = move |config: &RuntimeConfig| config.opened_once(role);
+        self.beside.spawn(self.live.clone().follow(self.source.clone(), opened, take_up, drop));
+    }
+
+    async fn api(mut self, listener: TcpListener) -> anyhow::Result<()> {
         let config = self.live.config.load_full();
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
-        let keys = keys(api.keys.as_ref(), &self.secrets, None)?;
-        let store = store(&config, &self.secrets).await?;
+        let keys = keys(&api.keys, &self.secrets, None, &mut self.beside)?;
+        let store = store(&config, &self.secrets, &mut self.beside).await?;
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
         let health = Health::new(self.broker.name(), strict);
         tokio::spawn(health.clone().watch(self.broker.clone(), Some(store.clone()), health::EVERY));
@@ -145,18 +173,18 @@ impl Pod {
         let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, health };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
-        self.live.follow(self.file, self.secrets.environment().clone(), move |new| reloading.reload(new).map_err(|e| e.to_string()));
+        self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));
         tracing::info!(address = %listener.local_addr()?, backend = self.broker.name(), "the API listens");
         serve(listener, router(state), Limits { grace: GRACE, ..Limits::default() }, stopped(self.stop)).await;
         settle(&publisher).await;
         Ok(())
     }
 
-    async fn worker(self, listener: TcpListener) -> anyhow::Result<()> {
+    async fn worker(mut self, listener: TcpListener) -> anyhow::Result<()> {
         let config = self.live.config.load_full();
-        let store = store(&config, &self.secrets).await?;
+        let store = store(&config, &self.secrets, &mut self.beside).await?;
         let health = Arc::new(WorkerHealth::default());
-        self.live.follow(self.file.clone(), self.secrets.environment().clone(), |_| Ok(()));
+        self.follow(|_| Ok(()));
         let side = self.side(listener, {
             let health = health.clone();
             Arc::new(move || health.counters.render())
@@ -178,12 +206,12 @@ impl Pod {
         Ok(ended?)
     }
 
-    async fn generator(self, listener: TcpListener) -> anyhow::Result<()> {
-        let config = self.live.config.load_full();
+    async fn generator(mut self, listener: TcpListener) -> anyhow::Result<()> {
+        anyhow::ensure!(self.live.config.load().generator.is_some(), "this pipeline has no spec.generator: there is nothing to make");
         let counters = Arc::new(Counters::default());
         let publisher = self.publisher();
-        let generator = generator(&self.live, &config, publisher.clone(), counters.clone())?;
-        self.live.follow(self.file.clone(), self.secrets.environment().clone(), |_| Ok(()));
+        let generator = generator(&self.live, publisher.clone(), counters.clone());
+        self.follow(|_| Ok(()));
         let side = self.side(listener, Arc::new(move || counters.render()));
         generator.run(self.stop.clone()).await;
         settle(&publisher).await;
@@ -202,20 +230,16 @@ impl Pod {
     }
 }
 
-pub(super) fn generator(live: &Live, config: &RuntimeConfig, publisher: Publisher, counters: Arc<Counters>) -> anyhow::Result<Generator> {
-    let settings = config.generator.clone().context("this pipeline has no spec.generator: there is nothing to make")?;
-    let topic = config.event(&settings.publishes).and_then(|e| e.topics.first()).and_then(|t| config.topic(t)).cloned();
-    let topic =
-        topic.with_context(|| format!("spec.generator.publishes: event {} or its topic is not in the document", settings.publishes))?;
-    Ok(Generator { config: settings, topic, contract: live.contract.clone(), publisher, counters })
+pub(super) fn generator(live: &Live, publisher: Publisher, counters: Arc<Counters>) -> Generator {
+    Generator { config: live.config.clone(), contract: live.contract.clone(), publisher, counters }
 }
 
 /// Nothing new is published; what is on its way may arrive.
 pub(super) async fn settle(publisher: &Publisher) {
     publisher.gate().shut();
-    let within = Duration::from_secs(5);
-    publisher.broker().flush(within).await;
-    let left = publisher.gate().settle(within).await;
+    let end = Instant::now() + SETTLE;
+    publisher.broker().flush(SETTLE).await;
+    let left = publisher.gate().settle(end.saturating_duration_since(Instant::now())).await;
     if left > 0 {
         tracing::warn!(left, "messages were still on their way: their outcome is unknown, and nobody was told that they were accepted");
     }

@@ -1,12 +1,13 @@
 //! `up`: everything of a document in one process, on a laptop, with nothing else installed.
 
-use super::parts::{Live, keys, make_topics, wishes};
-use super::pod::{self, Role, generator, settle};
+use super::greeting::{self, DEV_KEY, Key};
+use super::parts::{Beside, Live, keys, make_topics, wishes};
+use super::pod::{self, generator, settle};
 use super::{GRACE, stopped, told_to_stop};
 use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
-use crate::config::{Environment, Secrets, document};
+use crate::config::{Environment, Secrets, Source, document};
 use crate::generator::Counters;
 use crate::publish::{Gate, Publisher};
 use crate::sqlite::{Database, Place};
@@ -14,18 +15,17 @@ use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 use crate::worker::{self, WorkerDeps, WorkerHealth};
 use anyhow::Context;
+use crds::Role;
+use crds::document::Purpose;
 use crds::pipeline::Idempotency;
-use crds::runtime_config::{Dialect, RuntimeConfig, SECRETS_DIR, StoreConfig};
-use std::fmt::Write as _;
+use crds::role::Opened;
+use crds::runtime_config::{RuntimeConfig, SECRETS_DIR, StoreConfig};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-
-/// The key where none is set.
-const DEV_KEY: &str = "dev";
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 #[derive(Debug, clap::Args)]
 pub struct UpFlags {
@@ -43,44 +43,46 @@ pub struct UpFlags {
 }
 
 pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
-    let stop = told_to_stop()?;
+    let stop = told_to_stop()?.subscribe();
     let environment = Environment::here(Path::new("."));
+    // As the built-in parts stand for those of the document, what overrides these does not matter either.
+    let (purpose, overriding) =
+        if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, Environment::default()) };
     let text = std::fs::read_to_string(&flags.file).with_context(|| format!("{} cannot be read", flags.file.display()))?;
-    let pipeline = document(&flags.file, &text).map_err(anyhow::Error::msg)?;
+    let pipeline = document(&flags.file, &text, purpose).map_err(anyhow::Error::msg)?;
     let mut config = crds::resolve(&pipeline);
-    if flags.live {
-        for what in environment.apply(&mut config).map_err(anyhow::Error::msg)? {
-            eprintln!("from the environment: {what}");
-        }
+    for what in overriding.apply(&mut config).map_err(anyhow::Error::msg)? {
+        eprintln!("from the environment: {what}");
     }
     crate::telemetry::start(config.telemetry.log_level);
-    let secrets = Secrets::new(SECRETS_DIR, environment.clone());
-    let place = if flags.live { Grounds::live(&config, &secrets).await? } else { Grounds::built_in(&config, &flags).await? };
-    make_topics_now(&place.broker, &config).await?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, flags.port));
-    let listener = match &config.api {
-        Some(_) => {
-            let bound = TcpListener::bind(address).await;
-            Some(bound.with_context(|| format!("{address} cannot be listened on: choose another port with --port"))?)
+    let key = Key::of(&environment, Path::new("."));
+    let secrets = Secrets::new(SECRETS_DIR, environment);
+    let source = Source { file: flags.file.clone(), purpose, environment: overriding };
+    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, flags.port));
+    let mut greeted = false;
+    loop {
+        let (up, listener) = Up::start(&flags, config, &secrets, &mut address).await?;
+        if !greeted {
+            let example = greeting::example(&pipeline, &up.live.config.load());
+            print!("{}", greeting::greeting(&up.live.config.load(), &up.place, address, &key, &example)?);
+            greeted = true;
         }
-        None => None,
-    };
-    let address = listener.as_ref().map_or(Ok(address), TcpListener::local_addr)?;
-    let example = config.api.as_ref().and_then(|api| pipeline.spec.events.iter().find(|e| e.name == *api.creates)?.example.as_ref());
-    let example = example.map_or_else(|| EXAMPLE.to_owned(), |e| e.0.to_string());
-    print!("{}", greeting(&config, &place, address, environment.get("API_KEY"), &example)?);
-    let overrides = if flags.live { environment } else { Environment::default() };
-    let up = Up { live: Live::new(config)?, place, secrets, file: flags.file, environment: overrides, stop };
-    up.run(listener).await
+        match up.run(listener, source.clone(), stop.clone()).await? {
+            Ended::Told => return Ok(()),
+            Ended::Changed(new) => config = *new,
+        }
+        crate::telemetry::follow(config.telemetry.log_level);
+        tracing::info!("starting anew with the changed document");
+    }
 }
 
 /// What the pipeline stands on.
-struct Grounds {
+pub struct Grounds {
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
     /// For people: where messages and orders are.
-    broker_is: String,
-    store_is: String,
+    pub broker_is: String,
+    pub store_is: String,
     /// The built-in database, to be closed at the end.
     database: Option<(Database, Arc<EmbeddedBroker>)>,
 }
@@ -106,7 +108,7 @@ impl Grounds {
         })
     }
 
-    async fn live(config: &RuntimeConfig, secrets: &Secrets) -> anyhow::Result<Grounds> {
+    async fn live(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Grounds> {
         let backend = config.backend().and_then(|b| b.kafka.as_ref()).and_then(|k| k.bootstrap_servers.as_deref());
         Ok(Grounds {
             broker_is: format!("backend {} at {}", config.backend, backend.unwrap_or("its address")),
@@ -115,91 +117,143 @@ impl Grounds {
                 StoreConfig::Memory { .. } => "in memory: gone when this process ends".into(),
             },
             broker: pod::kafka(config, secrets, Role::Api)?,
-            store: pod::store(config, secrets).await?,
+            store: pod::store(config, secrets, beside).await?,
             database: None,
         })
     }
 }
 
 /// The built-in broker takes them at once; one that is away is tried again for as long as the process runs.
-async fn make_topics_now(broker: &Arc<dyn Broker>, config: &RuntimeConfig) -> anyhow::Result<()> {
+async fn make_topics_now(broker: &Arc<dyn Broker>, config: &RuntimeConfig, beside: &mut Beside) {
     let wishes = wishes(&config.topics);
     if broker.ensure_topics(&wishes).await.is_err() {
-        tokio::spawn(make_topics(broker.clone(), wishes));
+        beside.spawn(make_topics(broker.clone(), wishes));
     }
-    Ok(())
 }
 
+/// The pipeline from one start to the next.
 struct Up {
     live: Live,
     place: Grounds,
     secrets: Secrets,
-    file: PathBuf,
-    /// What overrides the document: nothing, unless it is run as it stands (`--live`).
-    environment: Environment,
-    stop: watch::Receiver<bool>,
+    beside: Beside,
 }
 
+/// Why it ended.
+enum Ended {
+    Told,
+    /// The document has changed in what is read only at the start.
+    Changed(Box<RuntimeConfig>),
+}
+
+/// Roles by their names, each until its end.
+type Roles = JoinSet<(Role, anyhow::Result<()>)>;
+
 impl Up {
-    async fn run(self, listener: Option<TcpListener>) -> anyhow::Result<()> {
+    async fn start(
+        flags: &UpFlags,
+        config: RuntimeConfig,
+        secrets: &Secrets,
+        address: &mut SocketAddr,
+    ) -> anyhow::Result<(Up, Option<TcpListener>)> {
+        let mut beside = Beside::new();
+        let place =
+            if flags.live { Grounds::live(&config, secrets, &mut beside).await? } else { Grounds::built_in(&config, flags).await? };
+        make_topics_now(&place.broker, &config, &mut beside).await;
+        let mut listener = None;
+        if config.api.is_some() {
+            let bound = TcpListener::bind(*address).await;
+            let bound = bound.with_context(|| format!("{address} cannot be listened on: choose another port with --port"))?;
+            *address = bound.local_addr()?;
+            listener = Some(bound);
+        }
+        Ok((Up { live: Live::new(config)?, place, secrets: secrets.clone(), beside }, listener))
+    }
+
+    /// Runs until told to stop, or until the document needs a new start; ends what is in flight, in order.
+    async fn run(mut self, listener: Option<TcpListener>, source: Source, stop: watch::Receiver<bool>) -> anyhow::Result<Ended> {
         let config = self.live.config.load_full();
         let publisher = Publisher::new(self.place.broker.clone(), Gate::open());
         // The worker ends after the others: dead letters and emits go through the same publisher.
-        let (last, worker_stop) = watch::channel(false);
-        let mut roles: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        let mut api = None;
-        if let Some(listener) = listener {
-            let state = self.api(&config, publisher.clone())?;
-            api = Some(state.clone());
-            let limits = Limits { grace: GRACE, ..Limits::default() };
-            let stop = stopped(self.stop.clone());
-            roles.spawn(async move {
-                serve(listener, router(state), limits, stop).await;
-                Ok(())
-            });
-        }
+        let (first, last) = (watch::Sender::new(false), watch::Sender::new(false));
+        let mut roles = Roles::new();
+        let api = match listener {
+            Some(listener) => Some(self.spawn_api(&config, listener, &publisher, &first, &mut roles)?),
+            None => None,
+        };
         if config.generator.is_some() {
-            let generator = generator(&self.live, &config, publisher.clone(), Arc::new(Counters::default()))?;
-            let stop = self.stop.clone();
-            roles.spawn(async move {
-                generator.run(stop).await;
-                Ok(())
-            });
+            let running = generator(&self.live, publisher.clone(), Arc::new(Counters::default())).run(first.subscribe());
+            roles.spawn(async move { (Role::Generator, Ok(running.await)) });
         }
-        let worker = config.worker.is_some().then(|| tokio::spawn(worker::run(self.worker(publisher.clone()), stopped(worker_stop))));
-        let take_up = move |new: &RuntimeConfig| api.as_ref().map_or(Ok(()), |api| api.reload(new).map_err(|e| e.to_string()));
-        self.live.follow(self.file.clone(), self.environment.clone(), take_up);
-
-        stopped(self.stop.clone()).await;
-        eprintln!("ending: what was accepted is finished or kept for the next start");
-        while let Some(ended) = roles.join_next().await {
-            ended??;
+        let mut worker = Roles::new();
+        if config.worker.is_some() {
+            let running = worker::run(self.worker(publisher.clone()), stopped(last.subscribe()));
+            worker.spawn(async move { (Role::Worker, running.await.map_err(Into::into)) });
         }
-        last.send_replace(true);
-        if let Some(worker) = worker {
-            worker.await??;
+        let mut changed = self.follow(source, api);
+        let ended = tokio::select! {
+            () = stopped(stop) => Ok(Ended::Told),
+            Some(new) = changed.recv() => Ok(Ended::Changed(new)),
+            Some(done) = roles.join_next() => Err(by_itself(done)),
+            Some(done) = worker.join_next() => Err(by_itself(done)),
+        };
+        match &ended {
+            Ok(Ended::Told) => eprintln!("ending: what was accepted is finished or kept for the next start"),
+            Ok(Ended::Changed(_)) => tracing::info!("the document has changed in what is read only at the start: ending what is in flight"),
+            Err(_) => {}
         }
+        let mut result = ended;
+        for (stop, roles) in [(first, &mut roles), (last, &mut worker)] {
+            stop.send_replace(true);
+            while let Some(done) = roles.join_next().await {
+                let done =
+                    done.map_err(anyhow::Error::from).and_then(|(role, done)| done.with_context(|| format!("ending the {}", role.name())));
+                result = result.and_then(|ended| done.map(|()| ended));
+            }
+        }
+        self.beside.shutdown().await;
         settle(&publisher).await;
         if let Some((database, broker)) = &self.place.database {
             broker.close().await;
             database.close().await;
         }
-        Ok(())
+        result
     }
 
-    fn api(&self, config: &RuntimeConfig, publisher: Publisher) -> anyhow::Result<Arc<ApiState>> {
-        let api = config.api.as_ref();
-        let strict = api.is_some_and(|a| a.idempotency == Idempotency::Strict);
-        let health = Health::new(self.place.broker.name(), strict);
-        tokio::spawn(health.clone().watch(self.place.broker.clone(), Some(self.place.store.clone()), health::EVERY));
+    fn spawn_api(
+        &mut self,
+        config: &RuntimeConfig,
+        listener: TcpListener,
+        publisher: &Publisher,
+        stop: &watch::Sender<bool>,
+        roles: &mut Roles,
+    ) -> anyhow::Result<Arc<ApiState>> {
+        let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
+        let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict);
+        self.beside.spawn(health.clone().watch(self.place.broker.clone(), Some(self.place.store.clone()), health::EVERY));
         let parts = ApiParts {
             contract: self.live.contract.clone(),
-            publisher,
+            publisher: publisher.clone(),
             store: self.place.store.clone(),
-            keys: keys(api.and_then(|a| a.keys.as_ref()), &self.secrets, Some(DEV_KEY))?,
+            keys: keys(&api.keys, &self.secrets, Some(DEV_KEY), &mut self.beside)?,
             health,
         };
-        Ok(ApiState::new(config, parts)?)
+        let state = ApiState::new(config, parts)?;
+        let serving = serve(listener, router(state.clone()), Limits { grace: GRACE, ..Limits::default() }, stopped(stop.subscribe()));
+        roles.spawn(async move {
+            serving.await;
+            (Role::Api, Ok(()))
+        });
+        Ok(state)
+    }
+
+    /// What arrives is a document that needs a new start.
+    fn follow(&mut self, source: Source, api: Option<Arc<ApiState>>) -> mpsc::Receiver<Box<RuntimeConfig>> {
+        let (sender, changed) = mpsc::channel(1);
+        let take_up = move |new: &RuntimeConfig| api.as_ref().map_or(Ok(()), |api| api.reload(new).map_err(|e| e.to_string()));
+        let needs_start = move |new: RuntimeConfig| drop(sender.try_send(Box::new(new)));
+        self.beside.spawn(self.live.clone().follow(source, opened_once, take_up, needs_start));
+        changed
     }
 
     fn worker(&self, publisher: Publisher) -> WorkerDeps {
@@ -216,43 +270,31 @@ impl Up {
     }
 }
 
-/// What runs where, and what to try next.
-fn greeting(
-    config: &RuntimeConfig,
-    place: &Grounds,
-    address: SocketAddr,
-    key: Option<&str>,
-    example: &str,
-) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    writeln!(text, "{} runs", config.pipeline)?;
-    if config.api.is_some() {
-        let origin = if key.is_some() { "from API_KEY" } else { "\"dev\", since API_KEY is neither set nor in .env" };
-        writeln!(text, "  api        http://{address}, key {origin}")?;
-    }
-    if let Some(worker) = &config.worker {
-        let topics: Vec<&str> = config.topics.iter().filter(|t| t.dead_letter.is_some()).map(|t| t.name.as_str()).collect();
-        writeln!(text, "  worker     group {}, topics {}", worker.group, topics.join(" "))?;
-    }
-    if let Some(generator) = &config.generator {
-        writeln!(text, "  generator  {} {} a second", generator.rate, generator.publishes)?;
-    }
-    writeln!(text, "  broker     {}", place.broker_is)?;
-    writeln!(text, "  store      {}", place.store_is)?;
-    if config.api.as_ref().is_some_and(|api| api.dialect == Dialect::Orders) {
-        // Not the key itself: terminals are recorded and shared.
-        let shown = if key.is_some() { "$API_KEY" } else { DEV_KEY };
-        writeln!(text, "try")?;
-        writeln!(
-            text,
-            "  curl http://{address}/orders -H \"X-API-Key: {shown}\" -H 'Content-Type: application/json' -d '{}'",
-            example.replace('\'', "'\\''")
-        )?;
-        writeln!(text, "  curl \"http://{address}/orders?limit=5\" -H \"X-API-Key: {shown}\"")?;
-    }
-    writeln!(text, "Ctrl-C ends it; the next `up` goes on where it stopped.")?;
-    Ok(text)
+/// Of every role; which roles there are is part of it.
+fn opened_once(config: &RuntimeConfig) -> Opened {
+    let roles = config.roles();
+    let mut all: Opened = roles.iter().flat_map(|role| config.opened_once(*role)).collect();
+    all.insert("roles".into(), roles.iter().map(|role| role.name()).collect());
+    all
 }
 
-/// An order that the dialect's own schema accepts.
-const EXAMPLE: &str = r#"{"customerId":"c-1","items":[{"sku":"tea","quantity":2,"unitPrice":3.5}],"totalAmount":7}"#;
+/// A role ends when it is told to; one that ends before is a fault, and must not look like a pipeline that runs.
+fn by_itself(done: Result<(Role, anyhow::Result<()>), JoinError>) -> anyhow::Error {
+    match done {
+        Ok((role, Ok(()))) => anyhow::anyhow!("the {} ended by itself", role.name()),
+        Ok((role, Err(error))) => error.context(format!("the {} ended by itself", role.name())),
+        Err(panicked) => anyhow::anyhow!("a role ended by itself: {panicked}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_that_ends_by_itself_is_named_with_its_reason() {
+        let error = by_itself(Ok((Role::Worker, Err(anyhow::anyhow!("there is nothing to read")))));
+        assert_eq!(format!("{error:#}"), "the worker ended by itself: there is nothing to read");
+        assert_eq!(format!("{:#}", by_itself(Ok((Role::Api, Ok(()))))), "the api ended by itself");
+    }
+}

@@ -111,8 +111,22 @@ fn template(place: &str, template: Option<&PodTemplate>, found: &mut Found) {
             }
         }
     }
+    if let Some(resources) = &template.resources {
+        self::resources(&below(place, "resources"), resources, found);
+    }
     for key in template.annotations.keys().filter(|key| !is_label_key(key)) {
         found.add(below(&below(place, "annotations"), key), "is no name of an annotation: letters, digits, dot, dash and underscore");
+    }
+}
+
+/// The API server refuses a pod that asks for more than it may have.
+fn resources(place: &str, resources: &Resources, found: &mut Found) {
+    for (name, request) in &resources.requests {
+        let Some(limit) = resources.limits.get(name) else { continue };
+        let (request, limit) = (request.text(), limit.text());
+        if Quantity::thousandths(&request) > Quantity::thousandths(&limit) {
+            found.add(below(&below(place, "requests"), name), format!("is {request}, more than the limit, which is {limit}"));
+        }
     }
 }
 

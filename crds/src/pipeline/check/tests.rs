@@ -86,6 +86,8 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("shop.servicebus.windows.net,", "'https://shop.servicebus.windows.net',", "spec.backends[1].eventHubs.namespace", "must be the host name"),
     ("windows.net, auth", "windows.net, hubs: {order: x}, auth", "spec.backends[1].eventHubs.hubs.order", "did you mean orders?"),
     ("  topics:\n  - {name: orders", "  switching: {holdDeadline: 0s}\n  topics:\n  - {name: orders", "spec.switching.holdDeadline", "longer than 0"),
+    ("key: url}}}\n  topics", "key: a/b}}}\n  topics", "spec.backends[1].eventHubs.auth.connectionStringSecretRef.key", "as keys of Secrets do"),
+    ("{name: db, key: url}", "{name: My_DB, key: url}", "spec.store.postgres.urlSecretRef.name", "as names of Secrets do"),
     // Topics.
     ("partitions: 6", "retention: 0s", "spec.topics[0].retention", "longer than 0"),
     ("partitions: 6", "maxMessageSize: 1Gi", "spec.topics[0].maxMessageSize", "between 1Ki and 64Mi"),
@@ -139,7 +141,12 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("topics: [updates]", "topics: [orders]", "spec.events[1].key", "their keys must be the same, but are data.orderId and data.customerId"),
     ("topics: [updates]", "topics: [orders-dlq]\n  - name: X\n    topics: [updates]", "spec.events[1].topics[0]", "there is no topic orders-dlq"),
     ("{name: updates}", "{name: updates, deadLetter: {topic: orders}}", "spec.events[0].topics", "holds the dead letters of updates"),
+    ("api: {", "api: {template: {resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}, ", "spec.api.template.resources.requests.cpu", "is 2, more than the limit, which is 1500m"),
+    ("api: {", "api: {template: {terminationGracePeriodSeconds: 5}, ", "spec.api.template.terminationGracePeriodSeconds", "between 30 and 3600"),
     // Not yet.
+    ("api: {", "api: {adminKeysSecretRef: {name: admins}, ", "spec.api.adminKeysSecretRef", "not supported"),
+    ("generator: {rate: 5}", "telemetry: {otlp: {endpoint: 'http://collector:4317'}}", "spec.telemetry.otlp", "not supported"),
+    ("generator: {rate: 5}", "deletionPolicy: Delete", "spec.deletionPolicy", "not supported"),
     ("  backend: kafka", "  backend: azure", "spec.backend", "not supported by this version yet"),
     ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro", "not supported"),
     ("    key: data.customerId", "    pii: [data.customerId]", "spec.events[0].pii", "not supported"),

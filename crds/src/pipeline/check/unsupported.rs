@@ -19,6 +19,15 @@ pub(super) fn check(spec: &OrderPipelineSpec, purpose: Purpose, found: &mut Foun
     if spec.api.as_ref().is_some_and(|api| api.cart.is_some()) {
         not_yet("spec.api.cart".into(), "the cart dialect");
     }
+    if spec.api.as_ref().is_some_and(|api| api.admin_keys_secret_ref.is_some()) {
+        not_yet("spec.api.adminKeysSecretRef".into(), "routes for administrators");
+    }
+    if spec.telemetry.as_ref().is_some_and(|telemetry| telemetry.otlp.is_some()) {
+        not_yet("spec.telemetry.otlp".into(), "traces and metrics over OTLP");
+    }
+    if spec.deletion_policy == DeletionPolicy::Delete {
+        not_yet("spec.deletionPolicy".into(), "Delete, which would remove the topics with the pipeline");
+    }
     // Backends may stand in the document before they can be used, and `up` uses none of them.
     let Some(backend) = spec.backend_in_use().filter(|_| purpose == Purpose::Deploy) else { return };
     let place = if spec.backend.is_some() { "spec.backend" } else { "spec.backends[0]" };

@@ -140,7 +140,7 @@ fn config() -> RuntimeConfig {
             dialect: Dialect::Orders,
             creates: "OrderCreated".into(),
             updates: Some("OrderStatusChanged".into()),
-            keys: None,
+            keys: crds::pipeline::SecretRef { name: "api-keys".into() },
             admin_keys: None,
             idempotency: Idempotency::Derived,
             publish_deadline: Duration::from_secs(5),

@@ -1,0 +1,129 @@
+//! Where the configuration comes from: the operator's `config.json` or a document; at the start, and while the process runs.
+
+use super::Environment;
+use crds::document::{Purpose, read_for};
+use crds::runtime_config::RuntimeConfig;
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often the file is looked at. The kubelet swaps a mount by renaming a link, which file notifications miss
+/// on some file systems; reading a few kilobytes every two seconds costs nothing and misses nothing.
+const EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub file: PathBuf,
+    pub purpose: Purpose,
+    /// What overrides the file.
+    pub environment: Environment,
+}
+
+/// What became of a changed configuration.
+#[derive(Debug, PartialEq)]
+pub enum Uptake {
+    Now,
+    /// Not by this process as it runs: these places are read only at the start.
+    NeedsStart(Vec<String>),
+}
+
+impl Source {
+    /// The configuration, and what the environment changed in it.
+    pub fn read(&self) -> Result<(RuntimeConfig, Vec<String>), String> {
+        let text = std::fs::read_to_string(&self.file).map_err(|e| format!("{} cannot be read: {e}", self.file.display()))?;
+        let mut config = if self.is_written_by_the_operator(&text) {
+            let unfit = |e| format!("{} is no runtime configuration of this version: {e}", self.file.display());
+            serde_json::from_str(&text).map_err(unfit)?
+        } else {
+            crds::resolve(&document(&self.file, &text, self.purpose)?)
+        };
+        let said = self.environment.apply(&mut config)?;
+        Ok((config, said))
+    }
+
+    /// A document may be JSON as well; it says its kind at its top. Deeper down anything may be called so.
+    fn is_written_by_the_operator(&self, text: &str) -> bool {
+        let says_its_kind = |object: Json| object.get("kind").is_some() || object.get("apiVersion").is_some();
+        self.file.extension().is_some_and(|e| e == "json") && !serde_json::from_str(text).is_ok_and(says_its_kind)
+    }
+
+    /// Hands each new version of the file to `take_up`. A version that it refuses is logged, and the last good one goes on.
+    /// Runs until dropped.
+    pub async fn follow(self, take_up: impl Fn(RuntimeConfig) -> Result<Uptake, String>) {
+        let mut seen = tokio::fs::read(&self.file).await.unwrap_or_default();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let Ok(now) = tokio::fs::read(&self.file).await else {
+                continue; // between two versions there may be none for a moment
+            };
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            let file = self.file.display();
+            match self.read().and_then(|(config, _)| take_up(config)) {
+                Ok(Uptake::Now) => tracing::info!(%file, "the changed configuration is taken up"),
+                Ok(Uptake::NeedsStart(places)) => {
+                    let places = places.join(", ");
+                    tracing::info!(%file, places, "the changed configuration needs a new start: until then the last one goes on");
+                }
+                Err(reason) => {
+                    tracing::error!(%file, reason, "the changed configuration is refused; the last good one goes on")
+                }
+            }
+        }
+    }
+}
+
+/// Reads and checks a document. The error lists every mistake with its place, one a line.
+pub fn document(file: &Path, text: &str, purpose: Purpose) -> Result<crds::OrderPipeline, String> {
+    read_for(text, purpose).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(|m| format!("{}: {m}", file.display())).collect();
+        lines.join("\n")
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: kafka, kafka: {strimzi: {name: events}}}]
+  topics: [{name: orders}]
+  events:
+  - {name: OrderCreated, schema: {type: object, properties: {kind: {type: string}, apiVersion: {type: string}}}}
+"#;
+
+    fn read(name: &str, text: &str, purpose: Purpose) -> Result<RuntimeConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        Source { file, purpose, environment: Environment::default() }.read().map(|(config, _)| config)
+    }
+
+    #[test]
+    fn what_the_operator_wrote_is_no_document_though_a_field_of_an_order_is_called_kind() {
+        let written = read("pipeline.yaml", DOCUMENT, Purpose::Embedded).unwrap();
+        let text = serde_json::to_string(&written).unwrap();
+        assert!(text.contains("\"kind\""));
+        assert_eq!(read("config.json", &text, Purpose::Deploy).unwrap(), written);
+    }
+
+    #[test]
+    fn a_document_may_be_json() {
+        let document: Json = serde_yaml::from_str(DOCUMENT).unwrap();
+        let config = read("pipeline.json", &document.to_string(), Purpose::Embedded).unwrap();
+        assert_eq!(config, read("pipeline.yaml", DOCUMENT, Purpose::Embedded).unwrap());
+    }
+
+    #[test]
+    fn a_backend_that_cannot_be_reached_yet_matters_only_where_it_is_used() {
+        let refused = read("pipeline.yaml", DOCUMENT, Purpose::Deploy).unwrap_err();
+        assert!(refused.contains("Strimzi"), "{refused}");
+    }
+}

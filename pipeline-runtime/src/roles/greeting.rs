@@ -1,0 +1,84 @@
+//! What `up` says when it starts: what runs where, and commands to try that work as they stand.
+
+use super::up::Grounds;
+use crate::config::{ENV_FILE, Environment};
+use crds::OrderPipeline;
+use crds::runtime_config::{Dialect, RuntimeConfig};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The key where none is set.
+pub const DEV_KEY: &str = "dev";
+
+/// Where the API's key comes from.
+pub enum Key {
+    /// A shell that is told to use the variable has it too.
+    Variable,
+    /// No shell knows it.
+    File(PathBuf),
+    Dev,
+}
+
+impl Key {
+    pub fn of(environment: &Environment, folder: &Path) -> Key {
+        match environment.get("API_KEY") {
+            // Another terminal may stand in another folder.
+            Some(_) if environment.is_from_file("API_KEY") => {
+                Key::File(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(ENV_FILE))
+            }
+            Some(_) => Key::Variable,
+            None => Key::Dev,
+        }
+    }
+}
+
+/// As a word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// What runs where, and what to try next.
+pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: &Key, example: &str) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    writeln!(text, "{} runs", config.pipeline)?;
+    if config.api.is_some() {
+        let origin = match key {
+            Key::Variable => "from API_KEY".into(),
+            Key::File(file) => format!("API_KEY from {}", file.display()),
+            Key::Dev => format!("{DEV_KEY:?}, since API_KEY is neither set nor in {ENV_FILE}"),
+        };
+        writeln!(text, "  api        http://{address}, key {origin}")?;
+    }
+    if let Some(worker) = &config.worker {
+        let topics: Vec<&str> = config.topics.iter().filter(|t| t.dead_letter.is_some()).map(|t| t.name.as_str()).collect();
+        writeln!(text, "  worker     group {}, topics {}", worker.group, topics.join(" "))?;
+    }
+    if let Some(generator) = &config.generator {
+        writeln!(text, "  generator  {} {} a second", generator.rate, generator.publishes)?;
+    }
+    writeln!(text, "  broker     {}", place.broker_is)?;
+    writeln!(text, "  store      {}", place.store_is)?;
+    if config.api.as_ref().is_some_and(|api| api.dialect == Dialect::Orders) {
+        // Not the key itself: terminals are recorded and shared.
+        let shown = if matches!(key, Key::Dev) { DEV_KEY } else { "$API_KEY" };
+        writeln!(text, "try")?;
+        if let Key::File(file) = key {
+            let pattern = r#"s/^ *(export )? *API_KEY *= *["']?([^"']*[^"' ])["']? *$/\2/p"#;
+            writeln!(text, "  API_KEY=$(sed -nE {} {} | tail -n 1)", quoted(pattern), quoted(&file.to_string_lossy()))?;
+        }
+        writeln!(text, "  curl http://{address}/orders -H \"X-API-Key: {shown}\" --json {}", quoted(example))?;
+        writeln!(text, "  curl \"http://{address}/orders?limit=5\" -H \"X-API-Key: {shown}\"")?;
+    }
+    writeln!(text, "Ctrl-C ends it; the next `up` goes on where it stopped.")?;
+    Ok(text)
+}
+
+/// The document's own example of an order, else one of ours.
+pub fn example(pipeline: &OrderPipeline, config: &RuntimeConfig) -> String {
+    let event = config.api.as_ref().and_then(|api| pipeline.spec.events.iter().find(|e| e.name == *api.creates));
+    event.and_then(|e| e.example.as_ref()).map_or_else(|| EXAMPLE.to_owned(), |e| e.0.to_string())
+}
+
+/// An order that the dialect's own schema accepts.
+const EXAMPLE: &str = r#"{"customerId":"c-1","items":[{"sku":"tea","quantity":2,"unitPrice":3.5}],"totalAmount":7}"#;
