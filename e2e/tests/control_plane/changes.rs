@@ -125,6 +125,48 @@ async fn a_running_pipeline_is_not_moved_to_another_backend_by_rolling_its_pods(
 }
 
 #[tokio::test]
+async fn another_broker_under_the_name_of_the_one_in_use_is_refused() -> Result<()> {
+    let place = running("identity").await?;
+    let servers = |servers: &str| json!({"spec": {"backends": [{"name": "kafka", "kafka": {"bootstrapServers": servers}}]}});
+    place.patch("shop", &servers("kafka2:9092"))?;
+    let message = place.until_condition("shop", "Stalled", "True", "IdentityChanged").await?;
+    assert!(message.contains("spec.backends[0].kafka.bootstrapServers") && message.contains("kafka:9092"), "{message}");
+    let config = place.get("ConfigMap", "shop-config").await?;
+    assert!(!config["data"]["config.json"].as_str().unwrap_or_default().contains("kafka2"), "the pods stay where they are");
+    place.patch("shop", &servers("kafka2:9092,kafka:9092"))?;
+    place.until_condition("shop", "Reconciling", "True", "WaitingForPods").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_left_behind_without_an_owner_is_taken_up_again() -> Result<()> {
+    let place = running("orphans").await?;
+    let before = place.get("Deployment", "shop-worker").await?;
+    place.kubectl(&["delete", "op", "shop", "--cascade=orphan"])?;
+    place.until("Deployment", "shop-worker", "nobody owns it", |d| d["metadata"]["ownerReferences"].is_null()).await?;
+    place.apply(&shop())?;
+    place.until_condition("shop", "Ready", "True", "Ready").await?;
+    let after = place.get("Deployment", "shop-worker").await?;
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "the pods ran on");
+    assert_eq!(after["metadata"]["ownerReferences"][0]["name"], "shop");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_is_stalled_in_its_words_and_keeps_nothing_else_back() -> Result<()> {
+    let place = Place::new("refused").await?;
+    let template = |name: &str| format!("api: {{replicas: 2, template: {{resources: {{requests: {{{name}: 1}}}}}}}}");
+    place.apply(&shop().replace("api: {replicas: 2}", &template("memry")))?;
+    let message = place.until_condition("shop", "Stalled", "True", "ObjectRefused").await?;
+    assert!(message.contains("Deployment refused/shop-api") && message.contains("memry"), "{message}");
+    place.until_pods("shop-worker", 1).await?;
+    place.apply(&shop().replace("api: {replicas: 2}", &template("cpu")))?;
+    place.until_pods("shop-api", 2).await?;
+    place.until_condition("shop", "Stalled", "False", "NotStalled").await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_operator_that_was_killed_is_followed_by_the_next_one() -> Result<()> {
     let place = running("killed").await?;
     place.world.kill_operator().await?;

@@ -29,10 +29,24 @@ async fn a_missing_secret_is_named_and_its_arrival_is_noticed() -> Result<()> {
     let place = Place::new("secrets").await?;
     place.apply(&shop().replace("  worker: {}", "  worker: {}\n  store: {postgres: {urlSecretRef: {name: db, key: url}}}"))?;
     let sentence = place.until_condition("shop", "Ready", "False", "SecretMissing").await?;
-    assert!(sentence.contains("Secret db is missing"), "{sentence}");
+    assert!(sentence.contains("Secret db is missing: kubectl create secret generic db -n secrets --from-literal=url=..."), "{sentence}");
     place.get("Deployment", "shop-worker").await?;
     place.kubectl(&["create", "secret", "generic", "db", "--from-literal=url=postgres://x"])?;
     place.until_condition("shop", "Ready", "False", "WaitingForPods").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_smallest_document_says_where_it_looks_for_its_api_keys() -> Result<()> {
+    let place = Place::new("keys").await?;
+    place.apply(&std::fs::read_to_string(repository("examples/quickstart/pipeline.yaml"))?)?;
+    let sentence = place.until_condition("quickstart", "Ready", "False", "SecretMissing").await?;
+    assert!(sentence.contains("kubectl create secret generic quickstart-api-keys -n keys --from-literal="), "{sentence}");
+    let readme = std::fs::read_to_string(repository("examples/quickstart/README.md"))?;
+    let command = readme.lines().find(|line| line.starts_with("kubectl create secret")).unwrap_or_default();
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+    place.kubectl(&words)?;
+    place.until_condition("quickstart", "Ready", "False", "WaitingForPods").await?;
     Ok(())
 }
 

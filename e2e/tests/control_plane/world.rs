@@ -116,11 +116,12 @@ impl World {
 }
 
 impl Place {
-    /// A namespace that takes only restricted pods.
+    /// A namespace that takes only restricted pods, with the API keys of `shop`.
     pub async fn new(namespace: &str) -> Result<Place> {
         let world = world().await?;
         world.cluster.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}\n\
+             ---\n{{apiVersion: v1, kind: Secret, metadata: {{name: shop-api-keys, namespace: {namespace}}}, stringData: {{web: secret}}}}"
         ))?;
         let client = client_of(&world.cluster.kubeconfig()).await?;
         Ok(Place { world, client, namespace: namespace.to_owned() })

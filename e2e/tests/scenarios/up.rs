@@ -45,8 +45,12 @@ impl Laptop {
     }
 
     async fn up(&self) -> Product {
+        self.up_with(Some(KEY)).await
+    }
+
+    async fn up_with(&self, key: Option<&str>) -> Product {
         let mut command = Product::command("pipeline-runtime", &["up", "pipeline.yaml", "--port", &self.port.to_string()]).unwrap();
-        command.env("API_KEY", KEY);
+        command.envs(key.map(|key| ("API_KEY", key)));
         let mut up = Product::start("up", &self.room, command).unwrap();
         up.ready(&format!("{}/readyz", self.url), READY).await.unwrap();
         up
@@ -54,6 +58,25 @@ impl Laptop {
 
     fn state(&self) -> PathBuf {
         self.room.path().join(".orderpipeline/laptop/state.db")
+    }
+
+    fn edit(&self, document: &str) {
+        std::fs::write(self.room.path().join("pipeline.yaml"), document).unwrap();
+    }
+
+    /// The orders that the API lists, at most 1000.
+    async fn orders(&self) -> Result<Vec<Json>> {
+        let http = e2e::http(Duration::from_secs(10));
+        let answer = http.get(format!("{}/orders?limit=1000", self.url)).header("X-API-Key", KEY).send().await?;
+        let body: Json = answer.error_for_status()?.json().await?;
+        Ok(body["orders"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Runs lines of a shell, as a person in a fresh terminal would; what the API printed, if every line went well.
+    fn shell(&self, lines: &str) -> String {
+        let out = std::process::Command::new("sh").args(["-e", "-c", lines]).env_remove("API_KEY").output().unwrap();
+        assert!(out.status.success(), "{lines}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
     }
 }
 
@@ -122,10 +145,130 @@ async fn it_says_what_runs_where_and_what_to_try_and_its_commands_work() {
     let commands: Vec<&str> = printed.lines().map(str::trim).filter(|l| l.starts_with("curl ")).collect();
     assert!(commands.len() >= 2, "{printed}");
     for command in commands {
-        let out =
-            std::process::Command::new("sh").args(["-c", &format!("{command} --fail --silent")]).env("API_KEY", KEY).output().unwrap();
-        assert!(out.status.success(), "{command}\n{}", String::from_utf8_lossy(&out.stdout));
+        laptop.shell(&format!("API_KEY={KEY}\n{command} --fail --silent"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_commands_work_in_a_fresh_terminal_also_when_the_key_lies_in_an_env_file() {
+    let laptop = Laptop::new(DOCUMENT);
+    std::fs::write(laptop.room.path().join(".env"), "# mine\nexport API_KEY='a b-c'\n").unwrap();
+    let up = laptop.up_with(None).await;
+    let printed = up.printed();
+    let lines: Vec<String> = printed
+        .lines()
+        .map(str::trim)
+        .filter_map(|line| match line.starts_with("curl ") {
+            true => Some(format!("{line} --fail --silent")),
+            false => line.starts_with("API_KEY=").then(|| line.to_owned()),
+        })
+        .collect();
+    assert!(lines.len() >= 3 && !printed.contains("a b-c"), "{printed}");
+    laptop.shell(&lines.join("\n"));
+}
+
+/// The lines of a README's blocks of commands that call curl, each with what belongs to it.
+fn curl_lines(readme: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut open = false;
+    for block in readme.split("```").skip(1).step_by(2) {
+        for line in block.lines() {
+            match commands.last_mut() {
+                Some(last) if open => *last = format!("{last}\n{line}"),
+                _ if line.starts_with("curl ") => commands.push(line.to_owned()),
+                _ => continue,
+            }
+            open = commands.last().is_some_and(|command| command.matches('\'').count() % 2 == 1);
+        }
+    }
+    commands
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_examples_work_as_they_stand() {
+    for (example, least) in [("quickstart", 4), ("orders", 5)] {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
+        let laptop = Laptop::new(&std::fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
+        let _up = laptop.up_with(None).await;
+        let commands = curl_lines(&std::fs::read_to_string(folder.join("README.md")).unwrap());
+        assert!(commands.len() >= least, "{commands:?}");
+        for command in commands {
+            // An order can be read a moment after it was accepted: that is what the 202 says.
+            let command = command.replace("localhost:8080", laptop.url.trim_start_matches("http://"));
+            laptop.shell(&format!("{command} --fail-with-body --silent --retry 20 --retry-delay 1 --retry-all-errors"));
+        }
+    }
+}
+
+const GENERATED: &str = "  generator: {rate: 0}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_a_rule_and_the_log_level_change_while_it_runs() {
+    let laptop = Laptop::new(&format!("{DOCUMENT}{GENERATED}"));
+    let up = laptop.up().await;
+    assert!(laptop.orders().await.unwrap().is_empty());
+    let faster = format!("{DOCUMENT}  generator: {{rate: 50}}\n  telemetry: {{logLevel: debug}}\n");
+    laptop.edit(&faster);
+    let made = || async {
+        let count = laptop.orders().await?.len();
+        anyhow::ensure!(count > 20 && up.printed().contains("order made"), "{count} orders");
+        Ok(())
+    };
+    eventually("orders are made, and said at the level of debug", READY, made).await.unwrap();
+    let ruled = faster.replace(
+        "- name: OrderCreated\n",
+        "- name: OrderCreated\n    rules: [{rule: data.totalAmount < 0.0, message: nothing is that cheap, field: data.totalAmount}]\n",
+    );
+    assert_ne!(ruled, faster);
+    laptop.edit(&ruled);
+    let http = e2e::http(Duration::from_secs(10));
+    let order = json!({"customerId": "c1", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 12.5});
+    let refused = || async {
+        let answer = http.post(format!("{}/orders", laptop.url)).header("X-API-Key", KEY).json(&order).send().await?;
+        anyhow::ensure!(answer.status() == 422, "{}", answer.status());
+        Ok(())
+    };
+    eventually("the new rule holds", READY, refused).await.unwrap();
+    assert!(!up.printed().contains("starting anew"), "{}", up.tail());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_and_a_role_that_are_added_while_it_runs_are_there_after_a_start_of_its_own() {
+    let laptop = Laptop::new(&DOCUMENT.replace("  worker: {}\n", ""));
+    let mut up = laptop.up().await;
+    let order = json!({"orderId": "o-1", "customerId": "c1", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 12.5});
+    let http = e2e::http(Duration::from_secs(10));
+    let post = || http.post(format!("{}/orders", laptop.url)).header("X-API-Key", KEY).header("X-Request-Id", "one").json(&order).send();
+    assert_eq!(post().await.unwrap().status(), 202);
+    // A mistake is refused, and the last good document goes on.
+    laptop.edit(&DOCUMENT.replace("[{name: orders}]", "[{name: -orders}]"));
+    let refused = || async {
+        anyhow::ensure!(up.printed().contains("spec.topics[0].name"), "{}", up.tail());
+        Ok(())
+    };
+    eventually("the mistake is said", READY, refused).await.unwrap();
+    assert_eq!(post().await.unwrap().status(), 202);
+
+    laptop.edit(&DOCUMENT.replace("[{name: orders}]", "[{name: orders}, {name: more}]").replace(
+        "  - name: OrderCreated\n  - name: OrderStatusChanged\n",
+        "  - {name: OrderCreated, topics: [orders]}\n  - name: OrderStatusChanged\n    topics: [more]\n",
+    ));
+    let applied = || async {
+        anyhow::ensure!(laptop.orders().await?.len() == 1, "{}", up.tail());
+        Ok(())
+    };
+    eventually("the worker that is new applies the order", READY, applied).await.unwrap();
+    let patch = http.patch(format!("{}/orders/o-1", laptop.url)).header("X-API-Key", KEY).json(&json!({"status": "PACKED"}));
+    assert_eq!(patch.send().await.unwrap().status(), 202);
+    let changed = || async {
+        let orders = laptop.orders().await?;
+        anyhow::ensure!(orders[0]["status"] == "PACKED", "{orders:?}");
+        Ok(())
+    };
+    eventually("the change on the new topic is applied", READY, changed).await.unwrap();
+    up.signal(Signal::SIGINT).unwrap();
+    let status = up.wait(Duration::from_secs(30)).await;
+    assert!(status.as_ref().is_ok_and(|s| s.success()), "{status:?}\n{}", up.tail());
 }
 
 #[tokio::test(flavor = "multi_thread")]
