@@ -64,10 +64,10 @@ impl Laptop {
         std::fs::write(self.room.path().join("pipeline.yaml"), document).unwrap();
     }
 
-    /// The orders that the API lists, at most 1000.
+    /// The orders that the API lists, at most 500.
     async fn orders(&self) -> Result<Vec<Json>> {
         let http = e2e::http(Duration::from_secs(10));
-        let answer = http.get(format!("{}/orders?limit=1000", self.url)).header("X-API-Key", KEY).send().await?;
+        let answer = http.get(format!("{}/orders?limit=500", self.url)).header("X-API-Key", KEY).send().await?;
         let body: Json = answer.error_for_status()?.json().await?;
         Ok(body["orders"].as_array().cloned().unwrap_or_default())
     }

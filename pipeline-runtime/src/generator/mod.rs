@@ -253,8 +253,8 @@ mod tests {
         assert_eq!(published(), 0);
         live.config.store(Arc::new(config("{rate: 500}")));
         until(20).await;
-        // A shape that the event's schema does not take: what is made has changed.
-        live.config.store(Arc::new(config("{rate: 500, shape: Cart}")));
+        // An order of this shape has no orderId, which is the key: what is made has changed.
+        live.config.store(Arc::new(config("{rate: 500, shape: Food}")));
         while counters.failed.load(Ordering::Relaxed) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -16,8 +16,11 @@ pub const SPREAD: Duration = Duration::from_secs(30);
 pub async fn rotated(backend: &Backend, secrets: &Secrets, every: Duration, spread: Duration) {
     let keys: Vec<SecretKeyRef> = backend.secret_keys().into_iter().cloned().collect();
     let read = || keys.iter().map(|key| secrets.value(key)).collect::<Result<Vec<String>, _>>().map_err(|e| e.to_string());
-    // One that cannot be read now was read when the client was made: it is compared with once it can be.
-    let Ok(first) = read() else { return std::future::pending().await };
+    let first = match read() {
+        Ok(first) if !first.is_empty() => first,
+        // Without any there is nothing to follow; what the client was made with a moment ago can be read.
+        _ => return std::future::pending().await,
+    };
     let (changed, mut heard) = mpsc::channel(1);
     let take_up = |_: &Vec<String>| changed.try_send(()).map_err(|e| e.to_string());
     tokio::select! {

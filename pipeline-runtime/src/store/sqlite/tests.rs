@@ -6,6 +6,7 @@ use super::SqliteStore;
 use crate::sqlite::Place;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 async fn memory(max_orders: Option<u32>) -> SqliteStore {
     let store = SqliteStore::open(&Place::Memory, max_orders).await.unwrap();
@@ -46,11 +47,32 @@ async fn a_bounded_store_forgets_the_oldest_orders_and_notes() {
     let kept = store.recent(&Query { limit: 50, tenant: None }).await.unwrap();
     assert_eq!(kept.iter().map(|o| o.order_id.as_str()).collect::<Vec<_>>(), ["o9", "o8", "o7"]);
     let count = async |table: &'static str| sqlx::query_scalar::<_, i64>(table).fetch_one(&store.database.readers).await.unwrap();
-    assert_eq!(count("SELECT count(*) FROM applied_events").await, 30);
+    assert_eq!(count("SELECT count(*) FROM applied_events").await, 12);
     assert_eq!(count("SELECT count(*) FROM early_events").await, 3);
     // also one batch that is larger than the store
     store.apply(&(0..20).map(|n| created(&format!("p{n}"))).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(count("SELECT count(*) FROM orders").await, 3);
+}
+
+#[tokio::test]
+async fn the_default_store_in_memory_leaves_room_in_the_default_pod() {
+    const ROOM: i64 = 40 << 20; // of the 128 MiB that a pod may have
+    const SHARE: u32 = 10; // a tenth of it says as much
+    let max = crds::pipeline::Memory::default().max_orders / SHARE;
+    let store = memory(Some(max)).await;
+    for _ in 0..max * 2 / 100 {
+        let mut batch = Vec::new();
+        for _ in 0..100 {
+            let id = Uuid::new_v4().to_string();
+            batch.push(created(&id));
+            batch.extend((0..6).map(|_| updated(&id, &Uuid::new_v4().to_string()).status("PACKED")));
+        }
+        store.apply(&batch).await.unwrap();
+    }
+    let size = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+    let size: i64 = sqlx::query_scalar(size).fetch_one(&store.database.readers).await.unwrap();
+    println!("{} bytes for {max} orders", size);
+    assert!(size * i64::from(SHARE) < ROOM, "{size} bytes for {max} orders");
 }
 
 #[tokio::test]

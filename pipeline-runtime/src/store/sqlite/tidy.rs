@@ -7,8 +7,9 @@ use super::{before, now};
 use sqlx::{SqliteConnection, SqlitePool};
 use std::time::Duration;
 
-/// A bounded store keeps this many notes for each order it may keep: what an order sees in its life.
-const NOTES_PER_ORDER: i64 = 10;
+/// A bounded store keeps this many notes for each order it may keep. They take as much room as the orders themselves, and the whole
+/// has to fit a small pod: an order that sees more in its life is still known by the newest of them.
+const NOTES_PER_ORDER: i64 = 4;
 
 pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Expired>, StoreError> {
     let past = before(keep);
