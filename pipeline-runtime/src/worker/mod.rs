@@ -56,8 +56,6 @@ const TAKEN_APART_KIB: usize = 4 << 10;
 const PREFETCH_BYTES: usize = 8 << 20;
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
-/// What ending may take beyond the grace: the last commit, and leaving the group.
-pub const LEAVING: Duration = Duration::from_secs(2 * COMMIT_DEADLINE.as_secs());
 /// What is being applied may end before its partition goes to another worker. The broker waits much longer (half a session).
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
 const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
