@@ -123,6 +123,8 @@ async fn api(rounds: usize) -> Result<()> {
         );
         ratios.push(us.per_second / them.per_second);
     }
+    // It ends its own workers; killed, it would leave them behind.
+    theirs.terminate(Duration::from_secs(20)).await?;
     let (now, most) = ours.memory_kib()?;
     println!("api: median ratio {:.1}x; our memory {} MiB now, {} MiB at most", median(&mut ratios), now / 1024, most / 1024);
     Ok(())

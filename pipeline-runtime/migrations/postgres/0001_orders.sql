@@ -16,9 +16,9 @@ CREATE TABLE orders (
     event        TEXT NOT NULL,
     source       TEXT NOT NULL
 ) WITH (fillfactor = 85); -- room on the page for the updates that most orders get
-CREATE INDEX orders_created_at ON orders (created_at, order_id);
+CREATE INDEX orders_created_at ON orders (created_at);
 CREATE INDEX orders_customer_id ON orders (customer_id);
-CREATE INDEX orders_tenant_id ON orders (tenant_id, created_at, order_id) WHERE tenant_id IS NOT NULL;
+CREATE INDEX orders_tenant_id ON orders (tenant_id, created_at) WHERE tenant_id IS NOT NULL;
 
 -- That an event took effect: all but Creates, for which the order itself is the note. seq grows in the order in which the events of one
 -- order took effect.

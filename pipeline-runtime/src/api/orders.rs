@@ -89,10 +89,10 @@ struct Links {
 async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<String>) -> Result<Answer, Problem> {
     let Call { api, id: request, principal, head, body, place } = call;
     let read = body::read(&head.headers, body, body::limit(to.topic.max_message_bytes), &api.budget).await?;
+    let body_hash = if request.given { json::content_hash(&read.value) } else { [0; 32] };
     let Json::Object(mut data) = read.value else {
         return Err(Problem::field("", "the body must be a JSON object"));
     };
-    let body_hash = if request.given { json::content_hash(&data) } else { [0; 32] };
     // The path's own order is part of the route: the same request id at two orders is two requests.
     let route = named.as_deref().map_or_else(|| "POST /orders".to_owned(), |id| format!("PATCH /orders/{id}"));
     let ids = Ids::of(&principal, &route, request.text());

@@ -41,7 +41,8 @@ impl EventContract {
             event: self.config.name.clone(),
             effect: self.config.effect,
             order_id: self.order_id(&input)?,
-            content: content_hash(&decoded.data),
+            // Only a Create is compared by it.
+            content: if self.config.effect == Effect::Create { content_hash(&decoded.data) } else { [0; 32] },
             fields,
             set,
             append,
@@ -54,10 +55,10 @@ impl EventContract {
     /// An event without effect needs no order.
     fn order_id(&self, input: &Input<'_>) -> Result<String, Violation> {
         let expression = &self.expressions.order_id;
-        match expression.json(input) {
-            Err(EvaluationError::Missing { .. }) if self.config.effect == Effect::None => Ok(String::new()),
-            _ => identifier(expression, input),
+        if self.config.effect == Effect::None && matches!(expression.json(input), Err(EvaluationError::Missing { .. })) {
+            return Ok(String::new());
         }
+        identifier(expression, input)
     }
 
     fn fields(&self, input: &Input<'_>) -> Result<Fields, Violation> {

@@ -1,35 +1,66 @@
-use serde::Serialize;
+use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
-use std::io;
 
 /// The hash of what data says: spaces and the order of fields do not count, so that a client may write the same order anew.
-/// (A number counts as it is written: 1.0 is not 1.)
-pub fn content_hash(value: &impl Serialize) -> [u8; 32] {
+/// (A number counts as it is written: 1.0 is not 1.) It is kept with each order, so how it is made must never change.
+pub fn content_hash(value: &Json) -> [u8; 32] {
     let mut hash = Hashing { sha: Sha256::new(), waiting: [0; 512], len: 0 };
-    // serde_json's maps are sorted by key. Writing into a hash cannot fail, and a value parsed from JSON can be written as JSON.
-    let _ = serde_json::to_writer(&mut hash, value);
-    hash.flush_waiting();
+    hash.value(value);
+    hash.flush();
     hash.sha.finalize().into()
 }
 
-/// Many tiny writes into one hash.
+/// Each value as its kind, its length and its bytes: no two values are the same sequence, and nothing has to be written as text.
 struct Hashing {
     sha: Sha256,
+    /// Many tiny pieces go into the hash together.
     waiting: [u8; 512],
     len: usize,
 }
 
 impl Hashing {
-    fn flush_waiting(&mut self) {
-        self.sha.update(&self.waiting[..self.len]);
-        self.len = 0;
+    fn value(&mut self, value: &Json) {
+        match value {
+            Json::Null => self.piece(b'n', &[]),
+            Json::Bool(is) => self.piece(b'b', &[u8::from(*is)]),
+            Json::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(whole), ..) => self.piece(b'u', &whole.to_le_bytes()),
+                (_, Some(whole), _) => self.piece(b'i', &whole.to_le_bytes()),
+                (.., float) => self.piece(b'f', &float.unwrap_or_default().to_le_bytes()),
+            },
+            Json::String(text) => self.text(text),
+            Json::Array(all) => {
+                self.length(b'a', all.len());
+                all.iter().for_each(|value| self.value(value));
+            }
+            // serde_json's maps are sorted by key.
+            Json::Object(all) => {
+                self.length(b'o', all.len());
+                for (name, value) in all {
+                    self.text(name);
+                    self.value(value);
+                }
+            }
+        }
     }
-}
 
-impl io::Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn text(&mut self, text: &str) {
+        self.length(b's', text.len());
+        self.bytes(text.as_bytes());
+    }
+
+    fn length(&mut self, kind: u8, length: usize) {
+        self.piece(kind, &(length as u64).to_le_bytes());
+    }
+
+    fn piece(&mut self, kind: u8, bytes: &[u8]) {
+        self.bytes(&[kind]);
+        self.bytes(bytes);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
         if self.len + bytes.len() > self.waiting.len() {
-            self.flush_waiting();
+            self.flush();
         }
         if bytes.len() > self.waiting.len() {
             self.sha.update(bytes);
@@ -37,10 +68,58 @@ impl io::Write for Hashing {
             self.waiting[self.len..self.len + bytes.len()].copy_from_slice(bytes);
             self.len += bytes.len();
         }
-        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn flush(&mut self) {
+        self.sha.update(&self.waiting[..self.len]);
+        self.len = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_says_the_same_has_the_same_hash_and_nothing_else_has() {
+        let long = "x".repeat(2000);
+        let values = [
+            json!(null),
+            json!(false),
+            json!(true),
+            json!(0),
+            json!(-1),
+            json!(1),
+            json!(1.0),
+            json!(u64::MAX),
+            json!(""),
+            json!("1"),
+            json!([]),
+            json!([[]]),
+            json!(["a", "b"]),
+            json!(["ab"]),
+            json!([["a"], "b"]),
+            json!({}),
+            json!({"a": "b"}),
+            json!({"a": {"b": []}}),
+            json!({"a": [], "b": []}),
+            json!(long),
+            json!([long, 1]),
+        ];
+        for (n, one) in values.iter().enumerate() {
+            for (m, other) in values.iter().enumerate() {
+                assert_eq!(content_hash(one) == content_hash(other), n == m, "{one} {other}");
+            }
+        }
+        let again: Json = serde_json::from_str(r#"{ "b":[],  "a":[] }"#).unwrap_or_default();
+        assert_eq!(content_hash(&again), content_hash(&json!({"a": [], "b": []})));
+    }
+
+    #[test]
+    fn the_hash_stays_what_it_is_in_stores() {
+        let hash = content_hash(&json!({"orderId": "o-1", "items": [{"quantity": 2, "price": 1.5}], "ok": true, "note": null}));
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "051291d6fa8fe215d0b0ea86f0ab0f2c2d7ecaf223a68c693874ffb762e13fbe");
     }
 }

@@ -5,7 +5,7 @@ use super::Change;
 use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value as Json;
 
-/// PostgreSQL indexes no more than 2704 bytes of a row; the widest index holds two ids and a time.
+/// PostgreSQL indexes no more than 2704 bytes of a row, and an index may hold more than one id.
 const MAX_ID: usize = 800;
 /// `DECIMAL(10,2)`.
 const DECIMALS: i64 = 2;
@@ -91,14 +91,16 @@ fn json_text(json: &str) -> Result<(), String> {
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => {
-                let length = string_end(&bytes[at + 1..]) + 2;
-                escapes(&json[at..at + length])?;
-                at += length;
+                let (length, escaped) = string_end(&bytes[at + 1..]);
+                if escaped {
+                    escapes(&json[at..at + length + 2])?;
+                }
+                at += length + 2;
             }
             b'-' | b'0'..=b'9' => {
-                let rest = &json[at..];
-                let length = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(rest.len());
-                number(&rest[..length])?;
+                let rest = &bytes[at..];
+                let length = rest.iter().position(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).unwrap_or(rest.len());
+                number(&json[at..at + length])?;
                 at += length;
             }
             b'[' | b'{' => {
@@ -118,13 +120,15 @@ fn json_text(json: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// How many bytes lie before the quote that ends a string.
-fn string_end(bytes: &[u8]) -> usize {
-    let mut at = 0;
+/// How many bytes lie before the quote that ends a string, and whether there are escapes among them.
+fn string_end(bytes: &[u8]) -> (usize, bool) {
+    let (mut at, mut escaped) = (0, false);
     while at < bytes.len() && bytes[at] != b'"' {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
+        let escape = bytes[at] == b'\\';
+        escaped |= escape;
+        at += if escape { 2 } else { 1 };
     }
-    at
+    (at, escaped)
 }
 
 fn escapes(quoted: &str) -> Result<(), String> {

@@ -30,7 +30,7 @@ pub struct Change {
     pub event: String,
     pub effect: crds::pipeline::Effect,
     pub order_id: String,
-    /// SHA-256 of the event's data: the same order id with another one is a conflict.
+    /// Of a Create: SHA-256 of its data. The same order id with another one is a conflict.
     pub content: [u8; 32],
     pub fields: Fields,
     /// Set by this event, unless a newer event has set it already. `status` and the other columns are in `fields`.

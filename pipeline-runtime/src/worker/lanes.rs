@@ -87,6 +87,9 @@ impl Lane {
     }
 
     fn pop_queued(&mut self) -> Option<InHand> {
+        if self.held.is_empty() {
+            return self.queue.pop_front();
+        }
         while let Some(work) = self.queue.pop_front() {
             match self.held.get_mut(&work.key) {
                 Some(held) => held.behind.push_back(work),
@@ -108,6 +111,9 @@ impl Lane {
 
     /// The key goes on: what stayed behind comes before whatever is queued.
     pub fn let_go(&mut self, key: Key) {
+        if self.held.is_empty() {
+            return;
+        }
         if let Some(held) = self.held.remove(&key) {
             if let Some(until) = held.until {
                 self.due.remove(&(until, key));

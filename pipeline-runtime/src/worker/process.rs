@@ -159,6 +159,7 @@ async fn conclude(shared: &Arc<Shared>, lane: usize, batch: Vec<InHand>, fates: 
         }
     }
     {
+        let now = Instant::now();
         let mut desk = shared.desk();
         for key in &order {
             desk.hold(lane, *key);
@@ -168,7 +169,7 @@ async fn conclude(shared: &Arc<Shared>, lane: usize, batch: Vec<InHand>, fates: 
                 Some(events) => events.push_back((work, fate)),
                 None => {
                     desk.let_go(lane, work.key);
-                    shared.deps.health.counters.took(work.read_at.elapsed());
+                    shared.deps.health.counters.took(now - work.read_at);
                     desk.complete(work);
                 }
             }

@@ -2,8 +2,9 @@
 //!
 //! Also an order that is not there must be held: an Update that finds none goes to wait, and its Create, in another transaction at the
 //! same time, would neither see it wait nor be seen. So each missing order is inserted right away: with the content of its Create, or
-//! as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended. All rows
-//! are taken by one statement in the order of their ids, so that two batches cannot wait for each other.
+//! as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended.
+//! Then the rows that were there are locked, where they are read. Both go in the order of the ids, and who locks has inserted all that
+//! it will: so two batches cannot wait for each other.
 
 use super::super::StoreError;
 use super::super::check::{Cents, Checked};
@@ -15,11 +16,18 @@ use crds::pipeline::Effect;
 use sqlx::postgres::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 
-/// The orders of a batch; all of them are held.
+/// The orders of a batch.
 pub struct Locked<'a> {
     /// Those that were not there, with what was inserted for them. None: a placeholder.
     pub missing: BTreeMap<&'a str, Option<Made<'a>>>,
+    /// Those that were there, which are locked when they are read; in the order of their ids.
     pub existing: Vec<&'a str>,
+}
+
+/// Which of the rows were not there.
+pub enum Inserted {
+    All,
+    Some(HashSet<String>),
 }
 
 pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>, String>]) -> Result<Locked<'a>, StoreError> {
@@ -34,6 +42,7 @@ pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>
         return Ok(Locked { missing: orders, existing: Vec::new() });
     }
     let inserted = Rows::of(orders.iter().map(|(id, made)| (*id, made.as_ref()))).insert(connection).await?;
+    let Inserted::Some(inserted) = inserted else { return Ok(Locked { missing: orders, existing: Vec::new() }) };
     let existing = orders.keys().filter(|id| !inserted.contains(**id)).copied().collect();
     orders.retain(|id, _| inserted.contains(*id));
     Ok(Locked { missing: orders, existing })
@@ -49,8 +58,9 @@ pub struct Rows<'a> {
     total: Vec<Option<String>>,
     status: Vec<Option<&'a str>>,
     created_at: Vec<Stamp>,
-    fields: Vec<&'a str>,
-    times: Vec<&'a str>,
+    /// None: empty, as most are.
+    fields: Vec<Option<&'a str>>,
+    times: Vec<Option<&'a str>>,
     content: Vec<Option<&'a [u8]>>,
     event_id: Vec<&'a str>,
     event: Vec<&'a str>,
@@ -70,8 +80,8 @@ impl<'a> Rows<'a> {
             rows.total.push(made.and_then(|m| m.by.total).as_ref().map(Cents::to_string));
             rows.status.push(fields.and_then(|f| f.status.as_deref()));
             rows.created_at.push(Stamp(made.map_or(DateTime::UNIX_EPOCH, Made::created_at)));
-            rows.fields.push(made.map_or("{}", |m| &m.fields));
-            rows.times.push(made.map_or("{}", |m| &m.times));
+            rows.fields.push(made.map(|m| m.fields.as_str()).filter(|fields| *fields != "{}"));
+            rows.times.push(made.map(|m| m.times.as_str()).filter(|times| *times != "{}"));
             rows.content.push(made.and_then(Made::content).map(|c| c.as_slice()));
             rows.event_id.push(change.map_or("", |c| &c.event_id));
             rows.event.push(change.map_or("", |c| &c.event));
@@ -80,18 +90,21 @@ impl<'a> Rows<'a> {
         rows
     }
 
-    /// Takes the rows that are there, inserts the others, and returns those. (An update whose condition is false locks the row.)
-    pub async fn insert(self, connection: &mut PgConnection) -> Result<HashSet<String>, StoreError> {
-        let inserted: Vec<String> = sqlx::query_scalar(
-            "INSERT INTO orders (order_id, tenant_id, customer_id, items, total_amount, status, created_at, fields, field_times, \
-                                 content, event_id, event, source) \
-             SELECT n.order_id, n.tenant_id, n.customer_id, n.items::jsonb, n.total::decimal, n.status, n.created_at, n.fields::jsonb, \
-                    n.times::jsonb, n.content, n.event_id, n.event, n.source \
-             FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], \
-                         $9::text[], $10::bytea[], $11::text[], $12::text[], $13::text[]) \
-               AS n(order_id, tenant_id, customer_id, items, total, status, created_at, fields, times, content, event_id, event, source) \
-             ON CONFLICT (order_id) DO UPDATE SET status = orders.status WHERE false \
-             RETURNING order_id",
+    /// Inserts the rows that are not there.
+    pub async fn insert(self, connection: &mut PgConnection) -> Result<Inserted, StoreError> {
+        let count = self.order_id.len() as i64;
+        // Mostly all are new: then their ids need not come back.
+        let inserted: Option<Vec<String>> = sqlx::query_scalar(
+            "WITH inserted AS ( \
+               INSERT INTO orders (order_id, tenant_id, customer_id, items, total_amount, status, created_at, fields, field_times, \
+                                   content, event_id, event, source) \
+               SELECT n.order_id, n.tenant_id, n.customer_id, n.items::jsonb, n.total::decimal, n.status, n.created_at, \
+                      COALESCE(n.fields::jsonb, '{}'), COALESCE(n.times::jsonb, '{}'), n.content, n.event_id, n.event, n.source \
+               FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], \
+                           $9::text[], $10::bytea[], $11::text[], $12::text[], $13::text[]) \
+                 AS n(order_id, tenant_id, customer_id, items, total, status, created_at, fields, times, content, event_id, event, source) \
+               ON CONFLICT (order_id) DO NOTHING RETURNING order_id) \
+             SELECT CASE WHEN count(*) < $14 THEN COALESCE(array_agg(order_id), '{}') END FROM inserted",
         )
         .bind(self.order_id)
         .bind(self.tenant)
@@ -106,9 +119,10 @@ impl<'a> Rows<'a> {
         .bind(self.event_id)
         .bind(self.event)
         .bind(self.source)
-        .fetch_all(connection)
+        .bind(count)
+        .fetch_one(connection)
         .await
-        .map_err(|e| failed("taking the orders", e))?;
-        Ok(inserted.into_iter().collect())
+        .map_err(|e| failed("inserting orders", e))?;
+        Ok(inserted.map_or(Inserted::All, |some| Inserted::Some(some.into_iter().collect())))
     }
 }

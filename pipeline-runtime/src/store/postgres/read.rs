@@ -1,4 +1,4 @@
-//! What a plan depends on, read after the orders are held.
+//! What a plan depends on, read when the orders are held.
 
 use super::super::check::Checked;
 use super::super::failure::failed;
@@ -18,12 +18,19 @@ pub async fn read(
     let mut known = Known::default();
     if !locked.existing.is_empty() {
         type Row = (String, Option<String>, Option<Vec<u8>>, String, String);
-        let rows: Vec<Row> =
-            sqlx::query_as("SELECT order_id, tenant_id, content, fields::text, field_times::text FROM orders WHERE order_id = ANY($1)")
-                .bind(&locked.existing)
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(|e| failed("reading the orders", e))?;
+        // The lock is taken above the sort: in the order of the ids.
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT order_id, tenant_id, content, fields::text, field_times::text FROM orders WHERE order_id = ANY($1) \
+             ORDER BY order_id FOR UPDATE",
+        )
+        .bind(&locked.existing)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| failed("reading the orders", e))?;
+        if rows.len() < locked.existing.len() {
+            // Nothing here removes orders, but somebody may.
+            return Err(StoreError::Transient("orders of this batch were removed meanwhile".into()));
+        }
         for (order_id, tenant, content, fields, times) in rows {
             let content = content.and_then(|c| c.try_into().ok());
             known.orders.insert(order_id, Current::stored(tenant, content, fields, times));
