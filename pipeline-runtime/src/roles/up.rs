@@ -183,7 +183,10 @@ impl Up {
         };
         if config.generator.is_some() {
             let running = generator(&self.live, publisher.clone(), Arc::new(Counters::default())).run(first.subscribe());
-            roles.spawn(async move { (Role::Generator, Ok(running.await)) });
+            roles.spawn(async move {
+                running.await;
+                (Role::Generator, Ok(()))
+            });
         }
         let mut worker = Roles::new();
         if config.worker.is_some() {
