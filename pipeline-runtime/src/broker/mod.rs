@@ -178,6 +178,9 @@ pub enum ConsumerMode {
     All,
 }
 
+/// So long every backend waits, at the least, for what is revoked to be released. Who takes longer has lost it, and its commit too.
+pub const RELEASE_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a consumer is told. Order matters: between `Assigned` and `Revoked` of a partition its messages come in their order.
 #[derive(Debug)]
 pub enum Happening {
@@ -185,7 +188,7 @@ pub enum Happening {
     Assigned(Vec<(Partition, Option<Commit>)>),
     Messages(Vec<Incoming>),
     /// These partitions go to another consumer. Finish or drop what is in hand, commit, then drop `release` (or send on it);
-    /// the broker waits for it, at most half the session timeout.
+    /// the broker waits for it, but not for ever ([`RELEASE_WITHIN`]).
     Revoked {
         partitions: Vec<Partition>,
         release: oneshot::Sender<()>,

@@ -50,7 +50,7 @@ pub struct Draft {
 /// A message taken apart.
 #[derive(Clone, Debug)]
 pub struct Decoded {
-    /// Never empty: a message without an id has its place (topic/partition/offset) as its id.
+    /// Never empty: a message without an id has its place and time (topic/partition/offset@milliseconds) as its id.
     pub id: String,
     pub publish_time: DateTime<Utc>,
     pub attributes: Map<String, Json>,
@@ -90,7 +90,8 @@ pub fn decode(topic: &TopicConfig, message: &Incoming) -> Result<Decoded, Decode
         Envelope::Attributes => envelope::decode(message, body)?,
     };
     if decoded.id.is_empty() {
-        decoded.id = place(&message.at);
+        // With its time: in a topic that was made anew another message has the same place.
+        decoded.id = format!("{}@{}", place(&message.at), message.timestamp_ms);
     }
     if decoded.id.chars().nth(MAX_ID_CHARS).is_some() {
         return Err(DecodeError(format!("the message's id is longer than {MAX_ID_CHARS} characters")));

@@ -79,10 +79,10 @@ fn a_bare_message_carries_the_clients_own_bytes() {
 #[test]
 fn a_message_without_id_and_time_has_its_place_and_the_brokers_time() {
     let bare = decode(&topic(Envelope::Bare), &message(&[("id", b""), ("time", b"noon")], Some(b"{}"))).unwrap();
-    assert_eq!(bare.id, "orders/2/41");
+    assert_eq!(bare.id, "orders/2/41@1000");
     assert_eq!(bare.publish_time.timestamp_millis(), 1_000);
     let wrapped = decode(&topic(Envelope::Attributes), &message(&[], Some(br#"{"data":null}"#))).unwrap();
-    assert_eq!((wrapped.id.as_str(), wrapped.data), ("orders/2/41", Json::Null));
+    assert_eq!((wrapped.id.as_str(), wrapped.data), ("orders/2/41@1000", Json::Null));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! is room for more. No I/O and no clock of its own; one lock is taken once for a batch.
 
 use super::lanes::{InHand, Key, Lane, place};
-use super::offsets::Tracker;
+use super::offsets::{Read, Tracker};
 use crate::broker::{Commit, Incoming, Partition, Position};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,6 +27,8 @@ impl Default for Limits {
 struct Reading {
     assignment: u64,
     tracker: Tracker,
+    /// How often it was begun anew: the topic was made anew, or the position set back.
+    log: u32,
     messages: usize,
     bytes: usize,
     /// Events that an applier or a follow-up works on.
@@ -40,7 +42,28 @@ struct Reading {
 impl Reading {
     fn new(assignment: u64, commit: Option<&Commit>) -> Reading {
         let tracker = Tracker::new(commit);
-        Reading { assignment, tracker, messages: 0, bytes: 0, taken: 0, full: None, paused: false, leaving: false }
+        Reading { assignment, tracker, log: 0, messages: 0, bytes: 0, taken: 0, full: None, paused: false, leaving: false }
+    }
+
+    /// How often an event that was just read has failed before. None: it is in hand already, or was just completed.
+    fn read(&mut self, at: &Position, timestamp_ms: i64) -> Option<u32> {
+        match self.tracker.read(at.offset, timestamp_ms) {
+            Read::New { attempts } => Some(attempts),
+            Read::Repeat => None,
+            // What is in hand is applied all the same: of a topic that was made anew nobody has it any more, and if it is read
+            // again it has no second effect. It just says nothing about where we are now.
+            Read::Back => {
+                tracing::warn!(?at, "an offset came again: the topic was made anew or its position set back; it is read from there");
+                self.tracker = Tracker::default();
+                self.log += 1;
+                self.tracker.read(at.offset, timestamp_ms);
+                Some(0)
+            }
+        }
+    }
+
+    fn tracks(&self, work: &InHand) -> bool {
+        self.log == work.log
     }
 }
 
@@ -90,25 +113,11 @@ impl Desk {
     pub fn intake(&mut self, messages: Vec<Incoming>, now: Instant) -> Vec<bool> {
         let mut news = vec![false; self.lanes.len()];
         for message in messages {
-            let Position { partition, offset } = &message.at;
-            let attempts = match self.reading.get_mut(partition) {
-                Some(reading) if !reading.leaving => reading.tracker.read(*offset),
-                _ => continue,
+            let Some(reading) = self.reading.get_mut(&message.at.partition).filter(|reading| !reading.leaving) else { continue };
+            let Some(attempts) = reading.read(&message.at, message.timestamp_ms) else {
+                tracing::debug!(at = ?message.at, "a message came twice and is in hand");
+                continue;
             };
-            let attempts = match attempts {
-                Some(attempts) => attempts,
-                None => {
-                    tracing::warn!(
-                        ?partition,
-                        offset,
-                        "an offset came again: the topic was made anew or its position set back; it is read from there"
-                    );
-                    let partition = partition.clone();
-                    self.assign(partition.clone(), None);
-                    self.reading.get_mut(&partition).and_then(|r| r.tracker.read(*offset)).unwrap_or(0)
-                }
-            };
-            let Some(reading) = self.reading.get_mut(&message.at.partition) else { continue };
             let (lane, key) = place(&message, self.lanes.len());
             let size = message.size();
             reading.messages += 1;
@@ -116,8 +125,8 @@ impl Desk {
             self.messages += 1;
             self.bytes += size;
             news[lane] = true;
-            let assignment = reading.assignment;
-            self.lanes[lane].push(InHand { message, assignment, key, attempts, waits: 0, read_at: now, size });
+            let Reading { assignment, log, .. } = *reading;
+            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size });
         }
         news
     }
@@ -142,7 +151,9 @@ impl Desk {
     pub fn complete(&mut self, work: InHand) {
         if let Some(reading) = reading_of(&mut self.reading, &work) {
             reading.taken -= 1;
-            reading.tracker.complete(work.message.at.offset);
+            if reading.tracks(&work) {
+                reading.tracker.complete(work.message.at.offset);
+            }
         }
         self.forget(work);
     }
@@ -172,7 +183,9 @@ impl Desk {
         for work in &stay {
             if let Some(reading) = reading_of(&mut self.reading, work) {
                 reading.taken -= 1;
-                reading.tracker.failed(work.message.at.offset, work.attempts);
+                if reading.tracks(work) {
+                    reading.tracker.failed(work.message.at.offset, work.attempts);
+                }
             }
         }
         if stay.is_empty() { self.lanes[lane].let_go(key) } else { self.lanes[lane].park(key, stay, until) }
@@ -408,13 +421,51 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_is_read_from_its_start() {
+    fn a_message_that_comes_twice_is_taken_in_hand_once_and_no_commit_passes_what_is_incomplete() {
+        let mut desk = desk(Limits::default());
+        let four = || (0..4).map(|i| message(0, i, &i.to_string())).collect::<Vec<_>>();
+        desk.intake(four(), Instant::now());
+        let mut taken = take(&mut desk);
+        assert_eq!(desk.intake(four(), Instant::now()), [false], "the first copies are being applied");
+        assert_eq!(desk.in_hand().0, 4);
+        desk.complete(taken.remove(2));
+        desk.complete(taken.remove(0));
+        desk.intake(four()[1..].to_vec(), Instant::now());
+        assert_eq!(take(&mut desk).len(), 0, "in hand, or completed a moment ago");
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 1 }]);
+        taken.into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 4 }]);
+        assert_eq!(desk.in_hand(), (0, 0));
+    }
+
+    #[test]
+    fn set_back_behind_its_commit_a_partition_is_read_from_there_and_what_is_in_hand_is_applied() {
+        let mut desk = desk(Limits::default());
+        desk.intake((0..3).map(|i| message(0, i, &i.to_string())).collect(), Instant::now());
+        let mut taken = take(&mut desk);
+        desk.complete(taken.remove(0));
+        desk.intake(vec![message(0, 0, "0")], Instant::now());
+        let again = take(&mut desk);
+        assert!(taken.iter().all(|work| desk.wanted(work)));
+        taken.into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 0 }], "what was read before says nothing now");
+        again.into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 1 }]);
+        assert_eq!(desk.in_hand(), (0, 0));
+    }
+
+    #[test]
+    fn of_a_topic_made_anew_the_old_messages_in_hand_and_the_new_ones_are_both_applied() {
         let mut desk = desk(Limits::default());
         desk.intake((0..3).map(|i| message(0, i, "a")).collect(), Instant::now());
-        desk.intake(vec![message(0, 0, "a")], Instant::now());
-        let taken = take(&mut desk);
-        assert_eq!(taken.len(), 1);
+        desk.intake(vec![Incoming { timestamp_ms: 1, ..message(0, 0, "a") }], Instant::now());
+        desk.remove(&[partition(1)]);
+        let mut taken = take(&mut desk);
+        assert_eq!(taken.len(), 4, "nobody else has the old ones any more");
+        let new = taken.pop().unwrap();
         taken.into_iter().for_each(|work| desk.complete(work));
+        assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 0 }], "the new one is not complete");
+        desk.complete(new);
         assert_eq!(desk.positions(), [Position { partition: partition(0), offset: 1 }]);
     }
 }

@@ -14,6 +14,8 @@ pub struct InHand {
     pub message: Incoming,
     /// The assignment of its partition under which it was read: what ends later than that counts for nothing.
     pub assignment: u64,
+    /// How often the partition was begun anew under that assignment before.
+    pub log: u32,
     pub key: Key,
     /// How often it failed by its own fault.
     pub attempts: u32,
@@ -169,7 +171,7 @@ mod tests {
     fn work(key: Key, offset: i64) -> InHand {
         let partition = Partition { topic: "orders".into(), number: 0 };
         let message = Incoming { at: Position { partition, offset }, key: None, headers: vec![], payload: None, timestamp_ms: 0 };
-        InHand { message, assignment: 1, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100 }
+        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100 }
     }
 
     fn taken(lane: &mut Lane, now: Instant) -> Vec<(Key, i64)> {

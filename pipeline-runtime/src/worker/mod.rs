@@ -29,7 +29,7 @@ pub use failure::Kind;
 pub use health::{Count, Counters, WorkerHealth};
 pub use view::{ViewDeps, view};
 
-use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition};
+use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
 use crate::contract::Contract;
 use crate::publish::Publisher;
 use crate::store::Store;
@@ -56,8 +56,10 @@ const TAKEN_APART_KIB: usize = 4 << 10;
 const PREFETCH_BYTES: usize = 8 << 20;
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
-/// What is being applied may end before its partition goes to another worker. The broker waits much longer (half a session).
-const REVOKE_GRACE: Duration = Duration::from_secs(5);
+/// What is being applied may end before its partition goes to another worker. The rest of the time that the broker waits is for
+/// the commit: one that comes later is refused, and all of it is applied again.
+const REVOKE_GRACE: Duration = Duration::from_secs(3);
+const _: () = assert!(REVOKE_GRACE.as_millis() + 2000 <= RELEASE_WITHIN.as_millis());
 const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 
 pub struct WorkerDeps {

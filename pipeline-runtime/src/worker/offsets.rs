@@ -27,13 +27,32 @@ impl Note {
 /// The events of one partition that are in hand.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    /// In the order of their offsets; true is complete. Offsets may have gaps (control records, compaction).
-    events: VecDeque<(i64, bool)>,
+    /// In the order of their offsets, which may have gaps (control records, compaction).
+    events: VecDeque<Event>,
     /// Behind the last one read.
     next: Option<i64>,
     attempts: BTreeMap<i64, u32>,
     /// What the broker has acknowledged.
     committed: Option<(i64, String)>,
+}
+
+#[derive(Debug)]
+struct Event {
+    offset: i64,
+    /// When it was published: by it a repeat is told from a message that has only the offset of another.
+    timestamp_ms: i64,
+    complete: bool,
+}
+
+/// What an offset that was just read is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Taken in hand; so often it has failed before.
+    New { attempts: u32 },
+    /// The same message once more, which is in hand or was just completed.
+    Repeat,
+    /// Not the log that it was: the topic was made anew, or the position set back. Begin anew with it.
+    Back,
 }
 
 impl Tracker {
@@ -45,25 +64,31 @@ impl Tracker {
         Tracker { events: VecDeque::new(), next: Some(next), attempts, committed: Some((next, commit.metadata.clone())) }
     }
 
-    /// Takes an event in hand; returns how often it has failed before. None: this offset was read before, so the topic
-    /// is not the one it was (created anew, or the position was set back).
-    pub fn read(&mut self, offset: i64) -> Option<u32> {
-        if self.events.back().is_some_and(|(last, _)| *last >= offset) || self.next.is_some_and(|next| next > offset) {
-            return None;
+    /// Takes an event in hand.
+    pub fn read(&mut self, offset: i64, timestamp_ms: i64) -> Read {
+        if self.next.is_some_and(|next| offset < next) {
+            return match self.find(offset) {
+                Some(index) if self.events[index].timestamp_ms == timestamp_ms => Read::Repeat,
+                _ => Read::Back,
+            };
         }
-        self.events.push_back((offset, false));
+        self.events.push_back(Event { offset, timestamp_ms, complete: false });
         self.next = Some(offset + 1);
-        Some(self.attempts.get(&offset).copied().unwrap_or(0))
+        Read::New { attempts: self.attempts.get(&offset).copied().unwrap_or(0) }
     }
 
     pub fn complete(&mut self, offset: i64) {
         self.attempts.remove(&offset);
-        if let Ok(index) = self.events.binary_search_by_key(&offset, |(offset, _)| *offset) {
-            self.events[index].1 = true;
+        if let Some(index) = self.find(offset) {
+            self.events[index].complete = true;
         }
-        while self.events.front().is_some_and(|(_, complete)| *complete) {
+        while self.events.front().is_some_and(|event| event.complete) {
             self.events.pop_front();
         }
+    }
+
+    fn find(&self, offset: i64) -> Option<usize> {
+        self.events.binary_search_by_key(&offset, |event| event.offset).ok()
     }
 
     /// What only waits behind another event has had no attempt: there is nothing to note.
@@ -75,7 +100,7 @@ impl Tracker {
 
     /// Everything below is complete. None before anything was read or committed.
     pub fn position(&self) -> Option<i64> {
-        self.events.front().map(|(offset, _)| *offset).or(self.next)
+        self.events.front().map(|event| event.offset).or(self.next)
     }
 
     /// From the lowest incomplete event to the last one read: what a crash would have us read again.
@@ -112,7 +137,7 @@ mod tests {
     fn a_gap_in_the_offsets_is_no_gap_in_the_work() {
         let mut tracker = Tracker::new(Some(&commit(10, "")));
         for offset in [10, 13, 20] {
-            assert_eq!(tracker.read(offset), Some(0));
+            assert_eq!(tracker.read(offset, 0), Read::New { attempts: 0 });
         }
         assert_eq!(tracker.to_commit(), None, "nothing is complete, and 10 is what the broker has");
         tracker.complete(13);
@@ -129,7 +154,7 @@ mod tests {
     fn attempts_survive_with_the_commit_and_go_with_their_event() {
         let mut tracker = Tracker::new(None);
         for offset in 0..3 {
-            tracker.read(offset);
+            tracker.read(offset, 0);
         }
         tracker.failed(1, 2);
         tracker.complete(0);
@@ -137,8 +162,8 @@ mod tests {
         assert_eq!((next, note.as_str()), (1, r#"{"a":{"1":2}}"#));
 
         let mut after_crash = Tracker::new(Some(&commit(next, &note)));
-        assert_eq!(after_crash.read(1), Some(2));
-        assert_eq!(after_crash.read(2), Some(0));
+        assert_eq!(after_crash.read(1, 0), Read::New { attempts: 2 });
+        assert_eq!(after_crash.read(2, 0), Read::New { attempts: 0 });
         after_crash.complete(1);
         assert_eq!(after_crash.to_commit(), Some((2, String::new())));
     }
@@ -146,16 +171,27 @@ mod tests {
     #[test]
     fn a_note_of_another_version_or_none_at_all_is_no_obstacle() {
         for note in ["", "rubbish", r#"{"a":{"7":1},"drained":"x:3"}"#, r#"{"b":1}"#] {
-            assert!(Tracker::new(Some(&commit(5, note))).read(7).is_some(), "{note}");
+            assert!(matches!(Tracker::new(Some(&commit(5, note))).read(7, 0), Read::New { .. }), "{note}");
         }
     }
 
     #[test]
-    fn an_offset_that_comes_again_says_that_the_topic_is_another() {
+    fn a_message_that_comes_again_is_a_repeat_as_long_as_the_commit_has_not_passed_it() {
         let mut tracker = Tracker::new(Some(&commit(5, "")));
-        assert_eq!(tracker.read(5), Some(0));
-        assert_eq!(tracker.read(5), None);
-        assert_eq!(tracker.read(0), None);
+        for offset in [5, 7, 8] {
+            assert_eq!(tracker.read(offset, offset * 10), Read::New { attempts: 0 });
+        }
+        tracker.complete(7);
+        assert_eq!([5, 7, 8].map(|offset| tracker.read(offset, offset * 10)), [Read::Repeat; 3], "in hand, or completed behind it");
+        assert_eq!(tracker.position(), Some(5));
+        tracker.complete(5);
+        assert_eq!([4, 5, 7].map(|offset| tracker.read(offset, offset * 10)), [Read::Back; 3], "below the position");
+        assert_eq!(tracker.read(8, 99), Read::Back, "another message at its place");
+        let mut with_gap = Tracker::new(None);
+        for offset in [3, 9] {
+            with_gap.read(offset, 0);
+        }
+        assert_eq!(with_gap.read(4, 0), Read::Back, "nobody has seen it");
     }
 
     proptest! {
@@ -169,7 +205,7 @@ mod tests {
             let mut offset = 0;
             for gap in gaps {
                 offset += gap;
-                tracker.read(offset);
+                tracker.read(offset, 0);
                 incomplete.push(offset);
             }
             let mut last = tracker.position().unwrap();

@@ -69,6 +69,7 @@ cases![
     sharing::members_share_the_partitions_and_hand_over_without_loss,
     sharing::a_revoked_partition_waits_for_its_release,
     sharing::a_commit_after_the_release_is_refused,
+    sharing::a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back,
     sharing::a_member_that_leaves_makes_room_at_once,
     sharing::more_members_than_partitions_leave_some_waiting,
 ];

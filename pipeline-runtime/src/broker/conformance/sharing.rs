@@ -130,6 +130,33 @@ pub async fn a_commit_after_the_release_is_refused(bed: Bed) {
     second.consumer.close().await;
 }
 
+/// A pause ends with the assignment in which it was asked for, also one that is asked for while the partition goes.
+pub async fn a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));
+    let mut first = Reader::join(&broker, &topic, &group).await;
+    first.until("both partitions", |reader| reader.owned.len() == 2).await;
+    let both = [partition(&topic, 0), partition(&topic, 1)];
+    first.consumer.pause(&both).expect("paused");
+    let mut second = Reader::join(&bed.broker().await, &topic, &group).await;
+    let (revoked, release) = revocation(&mut first, &mut second).await;
+    // Comes too late, and may be refused: who asks does not know yet that it has gone.
+    let _ = first.consumer.pause(&revoked);
+    first.disown(&revoked);
+    drop(release);
+    let settled = |readers: &[&mut Reader]| readers.iter().all(|reader| reader.owned.len() == 1);
+    drive(&mut [&mut first, &mut second], "one partition each", settled).await;
+    second.consumer.close().await;
+    first.until("both partitions again", |reader| reader.owned.len() == 2).await;
+
+    publish_all(&broker, numbered(&topic, 2, 20)).await;
+    first.read(10).await;
+    assert!(first.seen.iter().all(|read| revoked.contains(&read.at.partition)), "what never went stays paused: {:?}", first.payloads());
+    first.consumer.resume(&both).expect("resumed");
+    first.read(20).await;
+    first.consumer.close().await;
+}
+
 pub async fn a_member_that_leaves_makes_room_at_once(bed: Bed) {
     let broker = bed.broker().await;
     let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));

@@ -21,9 +21,6 @@ use crate::sqlite::Database;
 use consumer::EmbeddedConsumer;
 use writer::Queue;
 
-/// How long a consumer may take to release what is revoked: as long as with Kafka's default session timeout.
-const RELEASE_WITHIN: Duration = Duration::from_secs(22);
-
 /// One for each backend and database; all its users share it.
 pub struct EmbeddedBroker {
     core: Arc<Core>,

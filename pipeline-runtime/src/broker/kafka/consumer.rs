@@ -92,6 +92,13 @@ impl KafkaConsumer {
         self.idle_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whatever was paused of these belonged to an assignment before this one: the caller had not heard of its end yet.
+    fn unpause(&self, assigned: Vec<Partition>) {
+        if let Err(why) = self.resume(&assigned) {
+            tracing::warn!(backend = self.shared.backend, "partitions that were paused in an earlier assignment stay so: {why}");
+        }
+    }
+
     fn member(&self) -> Result<Arc<BaseConsumer<Membership>>, BrokerError> {
         self.member
             .upgrade()
@@ -107,6 +114,9 @@ impl Consumer for KafkaConsumer {
             // After its end it hands out nothing: what it had is somebody else's.
             let taken = if self.shared.is_closing() { None } else { self.shared.inbox().take(self.shared.options.batch_size) };
             if let Some(happening) = taken {
+                if let Happening::Assigned(partitions) = &happening {
+                    self.unpause(partitions.iter().map(|(partition, _)| partition.clone()).collect());
+                }
                 self.shared.room.notify_one();
                 self.idle_at().take();
                 return happening;
@@ -129,8 +139,8 @@ impl Consumer for KafkaConsumer {
     fn resume(&self, partitions: &[Partition]) -> Result<(), BrokerError> {
         let member = self.member()?;
         let mut inbox = self.shared.inbox();
-        inbox.resume(partitions);
-        let resumed = member.resume(&list(partitions)).map_err(|why| error(&self.shared.backend, "resuming", &why));
+        let paused = inbox.resume(partitions);
+        let resumed = member.resume(&list(&paused)).map_err(|why| error(&self.shared.backend, "resuming", &why));
         drop(inbox);
         self.shared.wake();
         resumed

@@ -6,7 +6,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 #[derive(Default)]
 pub(super) struct Inbox {
     entries: VecDeque<Entry>,
+    /// By the caller.
     paused: HashSet<Partition>,
+    /// By the reading thread, because the caller is behind.
+    choked: HashSet<Partition>,
     /// Messages of paused partitions that were read already. The broker is not asked for more of them, so each pause can
     /// hold at most what the inbox could.
     held: HashMap<Partition, VecDeque<Incoming>>,
@@ -22,10 +25,6 @@ enum Entry {
 impl Inbox {
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    pub fn is_paused(&self, partition: &Partition) -> bool {
-        self.paused.contains(partition)
     }
 
     pub fn push(&mut self, message: Incoming) {
@@ -65,19 +64,39 @@ impl Inbox {
         self.paused.extend(partitions.iter().cloned());
     }
 
-    /// What was held goes before everything that was read since.
-    pub fn resume(&mut self, partitions: &[Partition]) {
+    /// What was held goes before everything that was read since. Returns what librdkafka is to resume: one that it was not
+    /// told to pause it would read again from where it began.
+    pub fn resume(&mut self, partitions: &[Partition]) -> Vec<Partition> {
+        let mut resumed = Vec::new();
         for partition in partitions {
-            self.paused.remove(partition);
+            if self.paused.remove(partition) && !self.choked.contains(partition) {
+                resumed.push(partition.clone());
+            }
             for message in self.held.remove(partition).into_iter().flatten().rev() {
                 self.bytes += message.size();
                 self.entries.push_front(Entry::Message(message));
             }
         }
+        resumed
     }
 
-    /// Drops the messages of partitions that are no longer this consumer's: whoever owns them now reads them again.
-    pub fn forget(&mut self, partitions: &[Partition]) {
+    /// Returns those that were not choked before.
+    pub fn choke(&mut self, partitions: impl IntoIterator<Item = Partition>) -> Vec<Partition> {
+        partitions.into_iter().filter(|partition| self.choked.insert(partition.clone())).collect()
+    }
+
+    pub fn is_choked(&self) -> bool {
+        !self.choked.is_empty()
+    }
+
+    /// Returns what is to be read again: what the caller has paused stays so.
+    pub fn unchoke(&mut self) -> Vec<Partition> {
+        self.choked.drain().filter(|partition| !self.paused.contains(partition)).collect()
+    }
+
+    /// Drops the messages of partitions that are no longer this consumer's: whoever owns them now reads them again. Returns
+    /// those that were paused; should they ever come back, they are not.
+    pub fn forget(&mut self, partitions: &[Partition]) -> Vec<Partition> {
         self.entries.retain(|entry| match entry {
             Entry::Message(message) if partitions.contains(&message.at.partition) => {
                 self.bytes = self.bytes.saturating_sub(message.size());
@@ -85,10 +104,14 @@ impl Inbox {
             }
             _ => true,
         });
+        let mut were_paused = Vec::new();
         for partition in partitions {
-            self.paused.remove(partition);
             self.held.remove(partition);
+            if self.paused.remove(partition) | self.choked.remove(partition) {
+                were_paused.push(partition.clone());
+            }
         }
+        were_paused
     }
 }
 
@@ -156,9 +179,26 @@ mod tests {
         inbox.pause(&[partition(0)]);
         assert_eq!(offsets(inbox.take(10)), [(1, 1)]);
         inbox.push(message(0, 2));
-        inbox.forget(&[partition(0)]);
+        assert_eq!(inbox.forget(&[partition(0)]), [partition(0)]);
         assert_eq!(inbox.bytes(), 0);
         inbox.resume(&[partition(0)]);
         assert!(inbox.take(10).is_none());
+    }
+
+    #[test]
+    fn a_partition_goes_on_when_nobody_has_it_paused() {
+        let both = [partition(0), partition(1)];
+        let mut inbox = Inbox::default();
+        inbox.pause(&both[..1]);
+        assert_eq!(inbox.choke(both.clone()), both);
+        assert_eq!(inbox.choke(both.clone()), [], "once is enough");
+        assert_eq!(inbox.unchoke(), [partition(1)], "the caller has the other one paused");
+        assert_eq!(inbox.resume(&both), [partition(0)], "the other one is being read");
+        inbox.pause(&both[..1]);
+        inbox.choke(both.clone());
+        assert_eq!(inbox.resume(&both), [], "the caller is still behind");
+        assert_eq!(inbox.forget(&both[1..]), [partition(1)]);
+        assert_eq!(inbox.unchoke(), [partition(0)], "the one that has gone must come back as if nothing had been");
+        assert!(!inbox.is_choked());
     }
 }

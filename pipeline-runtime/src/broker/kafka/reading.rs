@@ -52,7 +52,7 @@ pub(super) fn start(
     std::thread::Builder::new()
         .name("kafka-read".into())
         .spawn(move || {
-            Reading { shared, names: Vec::new(), choked: Vec::new(), troubled: None }.run(member);
+            Reading { shared, names: Vec::new(), troubled: None }.run(member);
             drop(alive);
         })
         .map_err(|why| BrokerError::Other { backend: settings.name.clone(), reason: format!("starting a thread: {why}") })?;
@@ -105,8 +105,6 @@ fn assign_all(settings: &KafkaSettings, link: &Link, shared: &Shared, member: &B
 struct Reading {
     shared: Arc<Shared>,
     names: Vec<Arc<str>>,
-    /// What is paused because the caller is behind.
-    choked: Vec<Partition>,
     troubled: Option<Instant>,
 }
 
@@ -116,7 +114,7 @@ impl Reading {
     fn run(mut self, mut member: Arc<Member>) {
         let limit = (self.shared.options.prefetch_bytes / 2).max(64 << 10);
         while !self.shared.is_closing() {
-            let patience = if self.choked.is_empty() { PATIENCE } else { Duration::ZERO };
+            let patience = if self.shared.inbox().is_choked() { Duration::ZERO } else { PATIENCE };
             if self.shared.wait_for_room(limit, patience) {
                 self.unchoke(&member);
             } else {
@@ -155,20 +153,17 @@ impl Reading {
     /// Stops fetching, so that polling can go on while the caller catches up.
     fn choke(&mut self, member: &Member) {
         let owned: Vec<Partition> = self.shared.owned().iter().cloned().collect();
-        let _inbox = self.shared.inbox();
+        let mut inbox = self.shared.inbox();
+        let choked = inbox.choke(owned);
         // Fails only for partitions that have just gone.
-        let _ = member.pause(&list(&owned));
-        self.choked = owned;
+        let _ = member.pause(&list(&choked));
     }
 
     fn unchoke(&mut self, member: &Member) {
-        if self.choked.is_empty() {
-            return;
+        let mut inbox = self.shared.inbox();
+        if inbox.is_choked() {
+            let _ = member.resume(&list(&inbox.unchoke()));
         }
-        let inbox = self.shared.inbox();
-        // What the caller has paused stays paused.
-        let resumed: Vec<Partition> = self.choked.drain(..).filter(|p| !inbox.is_paused(p)).collect();
-        let _ = member.resume(&list(&resumed));
     }
 
     fn complain(&mut self, why: &KafkaError) {

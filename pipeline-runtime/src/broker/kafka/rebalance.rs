@@ -7,7 +7,7 @@ use super::consumer::{Shared, list};
 use super::error;
 use super::link::log;
 use super::topics::commits;
-use crate::broker::{Commit, Happening, Partition};
+use crate::broker::{Commit, Happening, Partition, RELEASE_WITHIN};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
@@ -19,8 +19,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// How soon the group notices that a member is gone; a worker has half of it to finish what it must give away.
+/// How soon the group notices that a member is gone. It must be longer than what a member may take to give something away.
 pub(super) const SESSION: Duration = Duration::from_secs(10);
+const _: () = assert!(SESSION.as_millis() >= 2 * RELEASE_WITHIN.as_millis());
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Membership {
@@ -89,22 +90,19 @@ impl Membership {
             partitions.elements().iter().map(|p| Partition { topic: p.topic().into(), number: p.partition() }).collect();
         let lost = member.assignment_lost();
         // What was read of them and not yet handed out is read again by the next owner.
-        let paused = {
-            let mut inbox = self.shared.inbox();
-            let paused: Vec<Partition> = leaving.iter().filter(|p| inbox.is_paused(p)).cloned().collect();
-            inbox.forget(&leaving);
-            paused
-        };
+        let mut paused = self.shared.inbox().forget(&leaving);
         let known = leaving.iter().any(|p| self.shared.owned().contains(p));
         if lost || !known || self.shared.is_closing() {
             self.give_up(&leaving);
             if lost && known {
-                self.shared.tell(Happening::Lost(leaving));
+                self.shared.tell(Happening::Lost(leaving.clone()));
             }
         } else {
             self.wait_for_release(leaving.clone());
             self.give_up(&leaving);
         }
+        // Until now they could be paused and read. (Later, too, by a caller that has not heard: see `KafkaConsumer::next`.)
+        paused.extend(self.shared.inbox().forget(&leaving));
         if !paused.is_empty() {
             // librdkafka would remember it if they ever came back.
             self.note(member.resume(&list(&paused)));
@@ -133,7 +131,7 @@ impl Membership {
             drop(ready);
         });
         let step = Duration::from_millis(100);
-        for _ in 0..(SESSION / 2).as_millis() / step.as_millis() {
+        for _ in 0..RELEASE_WITHIN.as_millis() / step.as_millis() {
             if self.shared.is_closing() || !matches!(until_ready.recv_timeout(step), Err(mpsc::RecvTimeoutError::Timeout)) {
                 return;
             }

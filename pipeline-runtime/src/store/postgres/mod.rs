@@ -20,11 +20,15 @@ use sqlx::migrate::{Migrate, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 use sqlx::{ConnectOptions, Connection};
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::error::Elapsed;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+const ASKED_WHEN_IDLE: Duration = Duration::from_secs(5);
+const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
@@ -60,6 +64,8 @@ impl PostgresStore {
             .acquire_timeout(options.acquire)
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1800))
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| Box::pin(must_live(connection, about.idle_for)))
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move { sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(connection).await.map(drop) })
@@ -79,20 +85,13 @@ impl PostgresStore {
         self.pool.close().await;
     }
 
-    async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
-        self.pool.acquire().await.map_err(|e| failed("connecting to PostgreSQL", e))
+    async fn acquire(&self) -> Result<Lent, StoreError> {
+        self.pool.acquire().await.map(|connection| Lent { connection, answered: false }).map_err(|e| failed("connecting to PostgreSQL", e))
     }
 
-    /// A connection whose answer did not come in time is closed: nobody knows what it will still say.
-    fn settle<T>(
-        &self,
-        mut connection: PoolConnection<Postgres>,
-        outcome: Result<Result<T, StoreError>, Elapsed>,
-    ) -> Result<T, StoreError> {
-        outcome.unwrap_or_else(|_| {
-            connection.close_on_drop();
-            Err(StoreError::Transient(format!("PostgreSQL has not answered within {:?}", self.deadline)))
-        })
+    fn settle<T>(&self, mut connection: Lent, outcome: Result<Result<T, StoreError>, Elapsed>) -> Result<T, StoreError> {
+        connection.answered = outcome.is_ok();
+        outcome.unwrap_or_else(|_| Err(StoreError::Transient(format!("PostgreSQL has not answered within {:?}", self.deadline))))
     }
 
     async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
@@ -112,6 +111,44 @@ impl PostgresStore {
         migrator.run_direct(None, &mut *connection, false).await.map_err(migration)?;
         Migrate::unlock(connection).await.map_err(migration)
     }
+}
+
+/// A connection of the pool. One that is given back before its answer came, because the call took too long or whoever made it has
+/// gone, is closed: nobody knows what it will still say, and the pool would wait for it.
+struct Lent {
+    connection: PoolConnection<Postgres>,
+    answered: bool,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Lent {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+/// A connection that was used a moment ago is still there; whether an older one is, is worth a question, and not a long one.
+async fn must_live(connection: &mut PgConnection, idle: Duration) -> Result<bool, sqlx::Error> {
+    if idle >= ASKED_WHEN_IDLE {
+        let late = |_| sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        tokio::time::timeout(ALIVE_WITHIN, connection.ping()).await.map_err(late)??;
+    }
+    Ok(true)
 }
 
 fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
@@ -151,7 +188,7 @@ impl Store for PostgresStore {
         let outcome = tokio::time::timeout(self.deadline, self.migrate_on(&mut connection)).await;
         if !matches!(outcome, Ok(Ok(()))) {
             // with the session goes its lock
-            connection.close_on_drop();
+            connection.connection.close_on_drop();
         }
         self.settle(connection, outcome)
     }
