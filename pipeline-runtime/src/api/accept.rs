@@ -130,8 +130,9 @@ async fn deliver(api: &ApiState, delivery: &Delivery) -> Outcome {
         strict::Taken::Ours => {}
     }
     let outcome = publish(api, delivery, deadline.saturating_duration_since(Instant::now())).await;
-    match outcome {
+    match &outcome {
         Ok(()) => strict::settle(&*api.store, &claim, &delivery.answer).await,
+        Err(problem) if problem.is_unknown_outcome() => strict::leave(&*api.store, &claim).await,
         Err(_) => strict::release(&*api.store, &claim).await,
     }
     outcome
@@ -172,7 +173,7 @@ fn unknown(request: &RequestId, reason: &str) -> Problem {
         "whether it was accepted is not known: {reason}. Send it again with X-Request-Id: {}: it takes effect once, whichever of the two arrives",
         request.text()
     );
-    Problem::unavailable("outcome_unknown", message, RETRY_AFTER_UNKNOWN)
+    Problem::unknown_outcome(message, RETRY_AFTER_UNKNOWN)
 }
 
 fn size(message: &Outgoing) -> usize {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 
 pub const REQUEST_ID: &str = "x-request-id";
+const UNKNOWN_OUTCOME: &str = "outcome_unknown";
 
 /// Why a request is not answered as it was meant. Cheap to clone: everyone who waits for the same answer gets one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,15 @@ impl Problem {
 
     pub fn unavailable(error: &'static str, message: impl Into<Cow<'static, str>>, retry_after: u32) -> Problem {
         Problem { retry_after: Some(retry_after), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, message) }
+    }
+
+    /// It may have been accepted.
+    pub fn unknown_outcome(message: impl Into<Cow<'static, str>>, retry_after: u32) -> Problem {
+        Problem::unavailable(UNKNOWN_OUTCOME, message, retry_after)
+    }
+
+    pub fn is_unknown_outcome(&self) -> bool {
+        self.error == UNKNOWN_OUTCOME
     }
 
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Problem {

@@ -2,7 +2,8 @@
 //!
 //! Bounded by count and by age. What is forgotten does no harm: a repeat then becomes a second message with the same ids,
 //! and that has no second effect. An answer is not kept, since it follows from the request; a failure is not kept either,
-//! so that the same id can be sent again.
+//! so that the same id can be sent again. Only where something may have been published the body is: another one would be a
+//! second order under one id.
 
 use super::errors::Problem;
 use std::collections::{HashMap, VecDeque};
@@ -44,6 +45,8 @@ struct Known {
 enum State {
     UnderWay(Arc<Flight>),
     Accepted,
+    /// It may lie on the broker: the same may be sent again, and nothing else.
+    Unknown,
 }
 
 /// What a request with an id is to do.
@@ -74,19 +77,24 @@ impl Recent {
     fn enter_at(self: &Arc<Recent>, now: Instant, id: Uuid, body: [u8; 32]) -> Turn {
         let mut seen = self.seen();
         self.forget_old(&mut seen, now);
-        if let Some(known) = seen.known.get(&id) {
+        let flight = Arc::new(Flight::new());
+        let lead = |unknown_before| Lead { recent: self.clone(), id, flight: flight.clone(), unknown_before };
+        if let Some(known) = seen.known.get_mut(&id) {
             return match &known.state {
                 _ if known.body != body => Turn::OtherBody,
                 State::Accepted => Turn::Accepted,
                 State::UnderWay(flight) => Turn::Wait(flight.clone()),
+                State::Unknown => {
+                    known.state = State::UnderWay(flight.clone());
+                    Turn::First(lead(true))
+                }
             };
         }
-        let flight = Arc::new(Flight::new());
         let turn = seen.turns;
         seen.turns += 1;
         seen.known.insert(id, Known { body, turn, state: State::UnderWay(flight.clone()) });
         seen.order.push_back((id, turn, now));
-        Turn::First(Lead { recent: self.clone(), id, flight })
+        Turn::First(lead(false))
     }
 
     /// A few steps at each request: it keeps up, since each request adds at most one.
@@ -117,6 +125,8 @@ pub(super) struct Lead {
     recent: Arc<Recent>,
     id: Uuid,
     flight: Arc<Flight>,
+    /// What was published before under this id has an unknown outcome.
+    unknown_before: bool,
 }
 
 impl Lead {
@@ -127,13 +137,14 @@ impl Lead {
     fn settle(&self, outcome: Outcome) {
         {
             let mut seen = self.recent.seen();
-            match &outcome {
-                Ok(()) => {
-                    if let Some(known) = seen.known.get_mut(&self.id) {
-                        known.state = State::Accepted;
-                    }
-                }
-                Err(_) => drop(seen.known.remove(&self.id)),
+            let state = match &outcome {
+                Ok(()) => Some(State::Accepted),
+                Err(problem) if self.unknown_before || problem.is_unknown_outcome() => Some(State::Unknown),
+                Err(_) => None,
+            };
+            match (state, seen.known.get_mut(&self.id)) {
+                (Some(state), Some(known)) => known.state = state,
+                _ => drop(seen.known.remove(&self.id)),
             }
         }
         let _ = self.flight.set(outcome);
@@ -144,7 +155,7 @@ impl Drop for Lead {
     fn drop(&mut self) {
         if !self.flight.initialized() {
             let message = "the same request was given up half way: send it again under the same X-Request-Id";
-            self.settle(Err(Problem::unavailable("outcome_unknown", message, 1)));
+            self.settle(Err(Problem::unknown_outcome(message, 1)));
         }
     }
 }
@@ -188,10 +199,22 @@ mod tests {
         let recent = Recent::new();
         let first = lead(recent.enter(id(1), [1; 32]));
         let Turn::Wait(flight) = recent.enter(id(1), [1; 32]) else { panic!("the repeat does not wait") };
-        let failure = Problem::unavailable("outcome_unknown", "no answer", 1);
+        let failure = Problem::unavailable("backend_unavailable", "not now", 1);
         first.finish(Err(failure.clone()));
         assert_eq!(flight.wait().await, &Err(failure));
-        lead(recent.enter(id(1), [1; 32]));
+        lead(recent.enter(id(1), [2; 32]));
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_published_is_sent_again_with_the_same_body_only() {
+        let recent = Recent::new();
+        lead(recent.enter(id(1), [1; 32])).finish(Err(Problem::unknown_outcome("no answer", 1)));
+        assert!(matches!(recent.enter(id(1), [2; 32]), Turn::OtherBody));
+        // A definite failure afterwards says nothing about the first.
+        lead(recent.enter(id(1), [1; 32])).finish(Err(Problem::unavailable("backend_unavailable", "not now", 1)));
+        assert!(matches!(recent.enter(id(1), [2; 32]), Turn::OtherBody));
+        lead(recent.enter(id(1), [1; 32])).finish(Ok(()));
+        assert!(matches!(recent.enter(id(1), [1; 32]), Turn::Accepted));
     }
 
     #[tokio::test]

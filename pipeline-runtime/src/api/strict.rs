@@ -1,8 +1,8 @@
 //! `idempotency: Strict`: a request id is claimed in the store before anything is published, so that one message is written
 //! whichever pods are met.
 //!
-//! The limit of that promise: a publish whose outcome stays unknown gives its claim back, and the repeat may then be a second message
-//! (with the same ids: no second effect).
+//! The limit of that promise: after a publish whose outcome stays unknown the same request may be published again, and is then a
+//! second message (with the same ids: no second effect).
 
 use super::errors::Problem;
 use crate::store::{Claim, Store, StoreError};
@@ -63,6 +63,13 @@ pub(super) async fn settle(store: &dyn Store, request: &str, answer: &str) {
 pub(super) async fn release(store: &dyn Store, request: &str) {
     if let Err(e) = ask(store.release_claim(request)).await {
         tracing::warn!("a claim cannot be given back: {e}; a repeat has to wait until it runs out");
+    }
+}
+
+/// Something may have been published: the same request may be sent again at once, and no other one under its id.
+pub(super) async fn leave(store: &dyn Store, request: &str) {
+    if let Err(e) = ask(store.leave_claim(request)).await {
+        tracing::warn!("a claim cannot be left: {e}; a repeat has to wait until it runs out");
     }
 }
 

@@ -212,6 +212,9 @@ pub trait Broker: Send + Sync + 'static {
     /// Whether the broker answers now. Cheap: it reads what the client has noticed, or asks with a short deadline.
     async fn connected(&self) -> Result<(), BrokerError>;
 
+    /// Whether it is certain that nothing can be published now: then another attempt makes no sense. Asks nobody.
+    fn known_down(&self) -> bool;
+
     async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, BrokerError>;
 
     /// Creates the topics that are missing; leaves the others as they are.

@@ -45,7 +45,7 @@ impl Publisher {
                 Err(_) => unknown(&format!("no answer from {} within {within:?}", self.broker.name())),
             };
             match result {
-                Err(PublishError::Refused { retriable: true, .. }) if !last && Instant::now() < deadline => {
+                Err(PublishError::Refused { retriable: true, .. }) if !last && Instant::now() < deadline && !self.broker.known_down() => {
                     sleep(BACKOFF * 2u32.pow(attempt - 1)).await;
                     attempt += 1;
                 }

@@ -169,10 +169,18 @@ pub trait Store: Send + Sync + 'static {
     /// Claims a request id before anything is published. A claim that is neither settled nor released within `lease` is taken over.
     async fn claim(&self, request: &str, body_hash: [u8; 32], lease: Duration) -> Result<Claim, StoreError>;
     async fn settle_claim(&self, request: &str, answer: &str) -> Result<(), StoreError>;
+    /// Nothing was published: anybody may claim it, with any body. (Not if it was taken over: the first one may have published.)
     async fn release_claim(&self, request: &str) -> Result<(), StoreError>;
+    /// Something may have been published: whoever comes with the same body may take it over at once, no other body ever.
+    async fn leave_claim(&self, request: &str) -> Result<(), StoreError>;
 
     /// Whether the database answers now.
     async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Whether [`Store::apply`] could write now. A table that is locked (an index is made, a vacuum is full) answers, and takes nothing.
+    async fn takes_changes(&self) -> Result<(), StoreError> {
+        self.ready().await
+    }
 
     /// Forgets what is older: notes of applied events and claims, in small steps. Returns updates that became dead letters: those that
     /// waited past `keep` for their Create, and those that contradict it. From then on they never take effect. They stay, and are
@@ -191,8 +199,15 @@ const TIDY_STEPS: usize = 20;
 const TIDY_LETTERS: i64 = 100;
 
 /// A change as it was kept. One that cannot be read stays where it is, and is logged again and again until somebody looks.
-fn readable((text, refused): (String, Option<String>)) -> Option<Expired> {
-    let change = serde_json::from_str(&text);
-    let change = change.map_err(|reason| tracing::error!(%reason, change = text, "an event that waited cannot be read")).ok()?;
-    Some(Expired { change, refused })
+fn readable(text: &str) -> Option<Change> {
+    serde_json::from_str(text).map_err(|reason| tracing::error!(%reason, change = text, "an event that waited cannot be read")).ok()
+}
+
+/// Whose a claim is that was taken over: the one before may have published.
+fn second(owner: &str) -> String {
+    format!("{owner}, second")
+}
+
+fn expired((text, refused): (String, Option<String>)) -> Option<Expired> {
+    Some(Expired { change: readable(&text)?, refused })
 }

@@ -155,10 +155,12 @@ impl Shared {
         Works::Again
     }
 
-    /// Asks for an answer and for a write: a full disk and a read-only replica still answer.
+    /// Asks for an answer and for a write: a full disk and a read-only replica still answer, and a table that somebody has locked
+    /// takes nothing while all others do.
     async fn probe(&self) -> Result<(), StoreError> {
         let store = &self.deps.store;
         store.ready().await?;
+        store.takes_changes().await?;
         let name = format!("worker-probe-{}", self.id);
         store.claim(&name, [0; 32], Duration::from_secs(1)).await?;
         store.release_claim(&name).await

@@ -11,6 +11,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The headers of a dead letter. Those of the message itself stay as they were, so that a replay is the message again.
 pub mod header {
@@ -37,6 +38,8 @@ const REASON_LENGTH: usize = 2000;
 const OVERHEAD: usize = 512;
 /// How long one attempt to publish may take.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+/// How long what a broker said about a topic's limit is believed.
+const LIMIT_HOLDS: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -190,9 +193,20 @@ impl Shared {
     /// The smaller of what the document and the broker allow.
     async fn letter_limit(&self, topic: &str) -> Option<usize> {
         let documented = self.deps.config.load().topic(topic).map(|topic| topic.max_message_bytes);
-        let facts = tokio::time::timeout(PUBLISH_DEADLINE, self.deps.broker.topic(topic)).await;
-        let told = facts.ok().and_then(Result::ok).flatten().and_then(|facts| facts.max_message_bytes);
+        let told = self.told_limit(topic).await;
         [documented, told].into_iter().flatten().min()
+    }
+
+    /// What the broker says, which takes a connection of its own: it is asked by one for all, and once a minute.
+    async fn told_limit(&self, topic: &str) -> Option<usize> {
+        let mut limits = self.letter_limits.lock().await;
+        if let Some((told, _)) = limits.get(topic).filter(|(_, since)| since.elapsed() < LIMIT_HOLDS) {
+            return *told;
+        }
+        let facts = tokio::time::timeout(PUBLISH_DEADLINE, self.deps.broker.topic(topic)).await.ok()?.ok()?;
+        let told = facts.and_then(|facts| facts.max_message_bytes);
+        limits.insert(topic.to_owned(), (told, Instant::now()));
+        told
     }
 
     async fn publish_until_acked(&self, letter: Outgoing, wanted: impl Fn() -> bool) -> bool {

@@ -9,6 +9,8 @@ pub enum Kind {
     Invalid,
     /// Written by a version of the schema that this runtime does not know.
     SchemaVersion,
+    /// An event that this pipeline wrote and its document does not name.
+    UnknownEvent,
     /// It contradicts what is stored.
     Conflict,
     /// The store will never take it.
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Undecodable => "undecodable",
             Kind::Invalid => "invalid",
             Kind::SchemaVersion => "schemaVersion",
+            Kind::UnknownEvent => "unknownEvent",
             Kind::Conflict => "conflict",
             Kind::Refused => "refused",
             Kind::Store => "store",

@@ -38,7 +38,7 @@ use callback::Callback;
 use crds::runtime_config::RuntimeConfig;
 use desk::Desk;
 use lanes::InHand;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -218,6 +218,8 @@ struct Shared {
     settling: Arc<Semaphore>,
     memory: Semaphore,
     callback: OnceLock<Result<Callback, String>>,
+    /// What the broker takes in each dead-letter topic, and when it said so.
+    letter_limits: tokio::sync::Mutex<HashMap<String, (Option<usize>, Instant)>>,
     stop: watch::Sender<bool>,
 }
 
@@ -233,6 +235,7 @@ impl Shared {
             settling: Arc::new(Semaphore::new(SETTLING)),
             memory: Semaphore::new(TAKEN_APART_KIB),
             callback: OnceLock::new(),
+            letter_limits: tokio::sync::Mutex::default(),
             stop: watch::Sender::new(false),
             deps,
         }

@@ -102,6 +102,7 @@ async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
                 Fate::Complete
             }
             Meaning::Broken(failure) => Fate::DeadLetter(failure),
+            Meaning::Left => Fate::Left,
             Meaning::Retry(failure) => {
                 if !last_attempt(work) {
                     held.insert(work.key);

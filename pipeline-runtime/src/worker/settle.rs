@@ -27,6 +27,8 @@ pub enum Fate {
     Behind,
     /// We stop: whoever reads it next starts over.
     PutDown,
+    /// It stays on the broker, and no commit passes it; what is behind it goes on.
+    Left,
 }
 
 /// What an attempt to finish came to.
@@ -50,6 +52,11 @@ impl Shared {
                 Fate::Failed(failure) => Outcome::Failed(failure),
                 Fate::Behind => Outcome::Wait(Duration::ZERO),
                 Fate::PutDown => Outcome::PutDown,
+                Fate::Left => {
+                    tracing::debug!(at = ?work.message.at, "left on the broker: its topic is no longer configured");
+                    self.desk().put_down(work);
+                    continue;
+                }
             };
             let outcome = match outcome {
                 Outcome::Failed(failure) => self.attempt_failed(&mut work, failure),

@@ -6,7 +6,7 @@ use crate::codec::{self, Decoded, Draft, SCHEMA_VERSION, attribute};
 use crate::contract::{Contract, Emission, EventContract, Message, Violation};
 use crate::store::Change;
 use bytes::Bytes;
-use crds::pipeline::Invalid;
+use crds::pipeline::{Invalid, Producers};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
@@ -18,8 +18,10 @@ pub enum Meaning {
     Dropped(Failure),
     /// A dead letter at once.
     Broken(Failure),
-    /// Worth another try: the topic says so, since a fixed contract may be on its way.
+    /// Worth another try: the topic says so, since a fixed contract may be on its way; or a changed document is.
     Retry(Failure),
+    /// Of a topic that the document no longer names, with all that it said about it: it stays on the broker, and no commit passes it.
+    Left,
     Event(Box<Event>),
 }
 
@@ -42,7 +44,7 @@ pub fn understand(config: &RuntimeConfig, contract: &Contract, message: &Incomin
     if message.payload.is_none() && message.header(attribute::STAMP).is_some() {
         return Meaning::Nothing("a seal");
     }
-    let Some(topic) = config.topic(&message.at.partition.topic) else { return Meaning::Nothing("of a topic that is no longer configured") };
+    let Some(topic) = config.topic(&message.at.partition.topic) else { return Meaning::Left };
     let decoded = match codec::decode(topic, message) {
         Ok(decoded) => decoded,
         Err(error) => return invalid(topic, Failure::new(Kind::Undecodable, error.0, None)),
@@ -83,8 +85,15 @@ fn unknown_version(decoded: &Decoded) -> Option<String> {
 
 fn meaning(config: &RuntimeConfig, contract: &Contract, message: &Incoming, view: &Message<'_>) -> Result<Meaning, Vec<Violation>> {
     let one = |violation| vec![violation];
-    let Some(event) = contract.recognise(view).map_err(one)? else {
-        return Ok(Meaning::Nothing("no event's `when` holds"));
+    let event = match contract.recognise(view) {
+        Ok(Some(event)) => event,
+        // Pods take up a changed document one after the other, and whoever published this was told that it is accepted.
+        Ok(None) | Err(_) if let Some(kind) = unheard(config, view) => {
+            let reason = format!("no event {kind} is known here: a document that names it may be on its way, else add it or replay");
+            return Ok(Meaning::Retry(Failure::new(Kind::UnknownEvent, reason, Some(&view.decoded.id))));
+        }
+        Ok(None) => return Ok(Meaning::Nothing("no event's `when` holds")),
+        Err(violation) => return Err(one(violation)),
     };
     let worker = config.worker.as_ref();
     let tenants = worker.map_or(&[][..], |worker| &worker.tenants);
@@ -104,6 +113,16 @@ fn meaning(config: &RuntimeConfig, contract: &Contract, message: &Incoming, view
     let call = worker.and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
     let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), messages, call });
     Ok(Meaning::Event(Box::new(Event { change, then })))
+}
+
+/// The type of a message that a runtime of this pipeline wrote, and that this document does not know. What it emits for others to
+/// read is none, and where others write too nobody can tell.
+fn unheard<'a>(config: &RuntimeConfig, view: &Message<'a>) -> Option<&'a str> {
+    let attribute = |name| view.decoded.attributes.get(name).and_then(Json::as_str);
+    let kind = attribute(attribute::TYPE).filter(|_| attribute(attribute::SCHEMA_VERSION).is_some())?;
+    let ours = config.topic(view.topic).is_some_and(|topic| topic.producers == Producers::Pipeline);
+    let emitted = || config.events.iter().flat_map(|event| &event.emit).any(|emit| *emit.topic == *view.topic && *emit.event_type == *kind);
+    (ours && config.event(kind).is_none() && !emitted()).then_some(kind)
 }
 
 /// The message that an emission becomes: the same bytes each time, whichever pod makes it.

@@ -3,7 +3,7 @@
 use crate::broker::*;
 use crate::store::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
 use async_trait::async_trait;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +14,8 @@ pub enum Fault {
     None,
     /// Refuses, and another attempt may help.
     Busy,
+    /// Refuses everything, and knows why: nobody is there.
+    Away,
     /// Refuses for good.
     Refuse,
     /// Takes the message and loses the answer.
@@ -69,6 +71,7 @@ impl Broker for FakeBroker {
         let fault = *self.fault.lock().unwrap();
         let refused = |reason: &str, retriable| Err(PublishError::Refused { reason: reason.into(), retriable });
         match fault {
+            Fault::Away => completion.done(refused("the cable is cut", true)),
             Fault::Busy => completion.done(refused("the queue is full", true)),
             Fault::Refuse => completion.done(refused("not this one", false)),
             Fault::None => {
@@ -81,6 +84,9 @@ impl Broker for FakeBroker {
             }
         }
         self.arrived.notify_one();
+    }
+    fn known_down(&self) -> bool {
+        *self.fault.lock().unwrap() == Fault::Away
     }
     async fn connected(&self) -> Result<(), BrokerError> {
         match *self.fault.lock().unwrap() {
@@ -114,6 +120,8 @@ pub struct FakeStore {
     pub down: AtomicBool,
     pub orders: Mutex<Vec<Order>>,
     claims: Mutex<HashMap<String, Claimed>>,
+    /// Claims that were left after an unknown outcome.
+    left: Mutex<HashSet<String>>,
 }
 
 impl FakeStore {
@@ -151,6 +159,7 @@ impl Store for FakeStore {
         let mut claims = self.claims.lock().unwrap();
         Ok(match claims.get(request) {
             Some((known, _)) if *known != body => Claim::OtherBody,
+            Some((_, None)) if self.left.lock().unwrap().remove(request) => Claim::Ours,
             Some((_, None)) => Claim::Pending,
             Some((known, Some(answer))) => Claim::Answered { body_hash: *known, answer: answer.clone() },
             None => {
@@ -170,6 +179,10 @@ impl Store for FakeStore {
         self.up()?;
         self.claims.lock().unwrap().remove(request);
         Ok(())
+    }
+    async fn leave_claim(&self, request: &str) -> Result<(), StoreError> {
+        self.left.lock().unwrap().insert(request.into());
+        self.up()
     }
     async fn ready(&self) -> Result<(), StoreError> {
         self.up()

@@ -49,6 +49,15 @@ async fn a_refusal_that_may_pass_is_tried_three_times() {
 }
 
 #[tokio::test]
+async fn a_link_that_is_known_to_be_down_is_answered_at_once() {
+    let process = process();
+    process.broker.fail(Fault::Away);
+    let reply = process.post(order().to_string()).await;
+    assert_eq!((reply.status, &reply.json["error"]), (503, &json!("backend_unavailable")), "{}", reply.text);
+    assert_eq!(process.broker.attempts.load(SeqCst), 1, "another attempt would only let the client wait");
+}
+
+#[tokio::test]
 async fn a_message_too_large_for_its_topic_is_413_and_no_outage() {
     let mut config = config();
     config.topics[0].max_message_bytes = 2000;

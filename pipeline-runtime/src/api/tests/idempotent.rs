@@ -134,6 +134,24 @@ async fn strict_publishes_nothing_while_the_store_is_away() {
 }
 
 #[tokio::test]
+async fn after_an_unknown_outcome_another_body_is_refused_also_by_another_process_that_is_strict() {
+    for idempotency in [Idempotency::Derived, Idempotency::Strict] {
+        let config = with_api(|api| (api.publish_deadline, api.idempotency) = (Duration::from_millis(50), idempotency));
+        let (broker, store) = (FakeBroker::new(), FakeStore::new());
+        let (one, other) = (process_on(&config, broker.clone(), store.clone()), process_on(&config, broker.clone(), store));
+        broker.fail(Fault::Silent);
+        assert_eq!(one.post_as("r-1", order().to_string()).await.json["error"], "outcome_unknown");
+        broker.fail(Fault::None);
+        let mut changed = order();
+        changed["channel"] = "phone".into();
+        let second = if idempotency == Idempotency::Strict { &other } else { &one };
+        let reply = second.post_as("r-1", changed.to_string()).await;
+        assert_eq!((reply.status, reply.fields()), (422, vec!["X-Request-Id"]), "{idempotency:?}: {}", reply.text);
+        assert_eq!(second.post_as("r-1", order().to_string()).await.status, 202, "{idempotency:?}");
+    }
+}
+
+#[tokio::test]
 async fn strict_gives_its_claim_back_when_nothing_was_published() {
     let (broker, store) = (FakeBroker::new(), FakeStore::new());
     let (one, other) = (process_on(&strict(), broker.clone(), store.clone()), process_on(&strict(), broker.clone(), store));

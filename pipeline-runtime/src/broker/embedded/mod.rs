@@ -107,6 +107,10 @@ impl Broker for EmbeddedBroker {
         self.core.writable().await
     }
 
+    fn known_down(&self) -> bool {
+        self.core.up().is_err()
+    }
+
     async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, BrokerError> {
         self.core.up()?;
         Ok(self

@@ -76,6 +76,10 @@ impl Broker for Kafka {
         self.link.connected().await
     }
 
+    fn known_down(&self) -> bool {
+        self.link.known_down().is_some()
+    }
+
     async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, BrokerError> {
         let name = name.to_string();
         self.ask(move |settings, link| topics::facts(settings, link, &name)).await

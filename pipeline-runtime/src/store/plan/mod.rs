@@ -8,17 +8,17 @@ use super::check::Checked;
 use super::{Applied, Change};
 use chrono::{DateTime, Utc};
 use crds::pipeline::Effect;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// What a plan depends on.
 #[derive(Default)]
 pub struct Known {
     /// The orders of the batch that exist.
     pub orders: HashMap<String, Current>,
-    /// Those events of the batch that have taken effect.
-    pub noted: HashSet<String>,
-    /// Those events of the batch that wait, or waited too long.
-    pub waiting: HashSet<String>,
+    /// Those events of the batch that have taken effect, with their order.
+    pub noted: HashMap<String, String>,
+    /// Those events of the batch that wait, or waited too long, with their order.
+    pub waiting: HashMap<String, String>,
 }
 
 /// A change and its place in the batch; None: it waited in the store.
@@ -70,13 +70,18 @@ impl<'a> Made<'a> {
     }
 }
 
+/// An event with the id of another one, to swallow which as its repeat would lose it.
+fn one_order(order_id: &str, did: &str) -> String {
+    format!("an event with this id {did} for the order {order_id:?}: one event, one order")
+}
+
 fn content(change: &Change) -> Option<&[u8; 32]> {
     (change.effect == Effect::Create).then_some(&change.content)
 }
 
 /// `batch`: a change, or why it cannot be stored. `early`: the updates that wait for orders of this batch, in order of arrival.
 pub fn plan<'a>(batch: &[Result<Checked<'a>, String>], known: Known, early: &[Checked<'a>]) -> Plan<'a> {
-    let mut planner = Planner { plan: Plan::default(), known, slots: HashMap::new(), took: HashSet::new(), waits: HashSet::new() };
+    let mut planner = Planner { plan: Plan::default(), known, slots: HashMap::new(), took: HashMap::new(), waits: HashMap::new() };
     planner.plan.outcomes.reserve(batch.len());
     for early in early {
         planner.slot(&early.change.order_id).pending.push(Arrived { checked: *early, place: None });
@@ -103,9 +108,9 @@ struct Planner<'a> {
     plan: Plan<'a>,
     known: Known,
     slots: HashMap<&'a str, Slot<'a>>,
-    /// Events of this batch that took effect, and those that began to wait.
-    took: HashSet<&'a str>,
-    waits: HashSet<&'a str>,
+    /// Events of this batch that took effect, and those that began to wait, with their order.
+    took: HashMap<&'a str, &'a str>,
+    waits: HashMap<&'a str, &'a str>,
 }
 
 impl<'a> Planner<'a> {
@@ -120,14 +125,18 @@ impl<'a> Planner<'a> {
         if change.effect == Effect::Create {
             return self.create(arrived.checked);
         }
-        if self.took.contains(event_id) || self.known.noted.contains(event_id) {
-            return Applied::Repeat;
+        match self.took_effect_for(event_id) {
+            Some(order_id) if order_id == change.order_id => return Applied::Repeat,
+            Some(order_id) => return Applied::Conflict(one_order(order_id, "has taken effect")),
+            None => {}
         }
         if change.effect == Effect::None {
             return self.note(change);
         }
-        if self.waits.contains(event_id) || self.known.waiting.contains(event_id) {
-            return Applied::Waiting;
+        match self.waits.get(event_id).copied().or_else(|| self.known.waiting.get(event_id).map(String::as_str)) {
+            Some(order_id) if order_id == change.order_id => return Applied::Waiting,
+            Some(order_id) => return Applied::Conflict(one_order(order_id, "waits")),
+            None => {}
         }
         match (self.slot(&change.order_id).current.is_some(), change.effect) {
             (true, _) => match self.change(&arrived.checked) {
@@ -139,7 +148,7 @@ impl<'a> Planner<'a> {
                 Err(why) => Applied::Conflict(why),
             },
             (false, _) => {
-                self.waits.insert(event_id);
+                self.waits.insert(event_id, &change.order_id);
                 self.slot(&change.order_id).pending.push(arrived);
                 Applied::Waiting
             }
@@ -192,12 +201,15 @@ impl<'a> Planner<'a> {
             let event_id = arrived.checked.change.event_id.as_str();
             self.waits.remove(event_id);
             self.known.waiting.remove(event_id);
-            if self.took.contains(event_id) || self.known.noted.contains(event_id) {
-                // the same event for another order, which it must not be: once is once
-                self.plan.waited.extend(arrived.place.is_none().then_some(event_id));
-                continue;
-            }
-            match (self.change(&arrived.checked), arrived.place) {
+            let taken = match self.took_effect_for(event_id) {
+                Some(order_id) if order_id == arrived.checked.change.order_id => {
+                    self.plan.waited.extend(arrived.place.is_none().then_some(event_id));
+                    continue;
+                }
+                Some(order_id) => Err(one_order(order_id, "has taken effect")),
+                None => self.change(&arrived.checked),
+            };
+            match (taken, arrived.place) {
                 (Ok(()), place) => {
                     self.note(arrived.checked.change);
                     if place.is_none() {
@@ -206,15 +218,20 @@ impl<'a> Planner<'a> {
                 }
                 (Err(why), Some(place)) => self.plan.outcomes[place] = Applied::Conflict(why),
                 (Err(why), None) => {
-                    self.known.waiting.insert(event_id.to_owned());
+                    self.known.waiting.insert(event_id.to_owned(), order_id.to_owned());
                     self.plan.refused.push((event_id, why));
                 }
             }
         }
     }
 
+    /// For which order this event has taken effect already.
+    fn took_effect_for(&self, event_id: &str) -> Option<&str> {
+        self.took.get(event_id).copied().or_else(|| self.known.noted.get(event_id).map(String::as_str))
+    }
+
     fn note(&mut self, change: &'a Change) -> Applied {
-        self.took.insert(&change.event_id);
+        self.took.insert(&change.event_id, &change.order_id);
         self.plan.notes.push(change);
         Applied::Done
     }

@@ -13,6 +13,7 @@ use super::super::plan::Made;
 use super::stamp::Stamp;
 use chrono::DateTime;
 use crds::pipeline::Effect;
+use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 
@@ -46,6 +47,17 @@ pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>
     let existing = orders.keys().filter(|id| !inserted.contains(**id)).copied().collect();
     orders.retain(|id, _| inserted.contains(*id));
     Ok(Locked { missing: orders, existing })
+}
+
+/// Whether a batch would get the locks on its tables that any write needs. Waits a moment for them, and gives them back.
+pub async fn tables_are_free(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let asked = async {
+        let mut transaction = connection.begin().await?;
+        let ask = "SET LOCAL lock_timeout = '2s'; LOCK TABLE orders, applied_events, early_events IN ROW EXCLUSIVE MODE";
+        sqlx::raw_sql(ask).execute(&mut *transaction).await?;
+        transaction.rollback().await
+    };
+    asked.await.map_err(|e| failed("asking whether the tables of orders can be written", e))
 }
 
 /// Rows of `orders` as columns.

@@ -233,6 +233,19 @@ impl Store for PostgresStore {
         self.settle(connection, outcome)
     }
 
+    async fn leave_claim(&self, request: &str) -> Result<(), StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, claims::leave(&mut connection, &self.owner, request)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn takes_changes(&self) -> Result<(), StoreError> {
+        self.ready().await?;
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, lock::tables_are_free(&mut connection)).await;
+        self.settle(connection, outcome)
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         const SOON: Duration = Duration::from_secs(2);
         let mut connection = match tokio::time::timeout(SOON, self.acquire()).await {

@@ -3,11 +3,11 @@
 use super::super::check::Checked;
 use super::super::failure::failed;
 use super::super::plan::{Current, Known};
-use super::super::{Change, StoreError};
+use super::super::{Change, StoreError, readable};
 use super::lock::Locked;
 use crds::pipeline::Effect;
 use sqlx::postgres::PgConnection;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Also the updates that wait for orders which are new, in order of arrival.
 pub async fn read(
@@ -42,12 +42,11 @@ pub async fn read(
     let mut changes = Vec::new();
     for (event_id, order_id, change, dead) in &early {
         if locked.missing.contains_key(order_id.as_str()) && !dead {
-            let change = serde_json::from_str(change)
-                .map_err(|e| StoreError::Refused(format!("the event {event_id} that waits for order {order_id} cannot be read: {e}")))?;
-            changes.push(change);
+            // One that cannot be read stays, and becomes no fault of its Create.
+            changes.extend(readable(change));
             events.push(event_id);
         }
-        known.waiting.insert(event_id.clone());
+        known.waiting.insert(event_id.clone(), order_id.clone());
     }
     if !events.is_empty() {
         known.noted = noted(connection, &events).await?;
@@ -73,8 +72,8 @@ async fn waiting(
     .map_err(|e| failed("reading the events that wait", e))
 }
 
-async fn noted(connection: &mut PgConnection, events: &[&str]) -> Result<HashSet<String>, StoreError> {
-    let noted: Vec<String> = sqlx::query_scalar("SELECT event_id FROM applied_events WHERE event_id = ANY($1)")
+async fn noted(connection: &mut PgConnection, events: &[&str]) -> Result<HashMap<String, String>, StoreError> {
+    let noted: Vec<(String, String)> = sqlx::query_as("SELECT event_id, order_id FROM applied_events WHERE event_id = ANY($1)")
         .bind(events)
         .fetch_all(connection)
         .await

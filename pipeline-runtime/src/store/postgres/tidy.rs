@@ -1,7 +1,7 @@
 //! Forgets what is old, a few thousand rows at a time, so that no lock is held for long.
 
 use super::super::failure::failed;
-use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, readable};
+use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, expired};
 use sqlx::postgres::PgConnection;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<E
     .fetch_all(connection)
     .await
     .map_err(|e| failed("looking for events that waited too long", e))?;
-    Ok(letters.into_iter().filter_map(readable).collect())
+    Ok(letters.into_iter().filter_map(expired).collect())
 }
 
 pub async fn forget(connection: &mut PgConnection, event_ids: &[String]) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Claims on request ids.
 
 use super::super::failure::failed;
-use super::super::{Claim, StoreError};
+use super::super::{Claim, StoreError, second};
 use super::write::hex;
 use super::{now, text};
 use chrono::Utc;
@@ -13,7 +13,7 @@ pub async fn claim(writer: &SqlitePool, owner: &str, request: &str, body_hash: [
     let until = chrono::Duration::from_std(lease).ok().and_then(|lease| Utc::now().checked_add_signed(lease));
     let taken = sqlx::query(
         "INSERT INTO request_claims (request, body_hash, owner, claimed_at, lease_until) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (request) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until \
+         ON CONFLICT (request) DO UPDATE SET owner = $6, lease_until = excluded.lease_until \
          WHERE answer IS NULL AND lease_until <= $4 AND body_hash = excluded.body_hash",
     )
     .bind(request)
@@ -21,6 +21,7 @@ pub async fn claim(writer: &SqlitePool, owner: &str, request: &str, body_hash: [
     .bind(owner)
     .bind(now())
     .bind(until.map_or_else(|| "9999".into(), text))
+    .bind(second(owner))
     .execute(writer)
     .await
     .map_err(|e| failed("claiming a request", e))?;
@@ -46,8 +47,21 @@ pub async fn settle(writer: &SqlitePool, request: &str, answer: &str) -> Result<
     settled.execute(writer).await.map(drop).map_err(|e| failed("settling a claim", e))
 }
 
-/// Only one's own: after a lease has ended it may be somebody else's.
+/// Only one's own: after a lease has ended it may be somebody else's. One that was taken over is only left.
 pub async fn release(writer: &SqlitePool, owner: &str, request: &str) -> Result<(), StoreError> {
     let released = sqlx::query("DELETE FROM request_claims WHERE request = $1 AND owner = $2 AND answer IS NULL").bind(request).bind(owner);
-    released.execute(writer).await.map(drop).map_err(|e| failed("releasing a claim", e))
+    let released = released.execute(writer).await.map_err(|e| failed("releasing a claim", e))?;
+    if released.rows_affected() == 0 { leave(writer, owner, request).await } else { Ok(()) }
+}
+
+pub async fn leave(writer: &SqlitePool, owner: &str, request: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE request_claims SET lease_until = $4 WHERE request = $1 AND owner IN ($2, $3) AND answer IS NULL")
+        .bind(request)
+        .bind(owner)
+        .bind(second(owner))
+        .bind(now())
+        .execute(writer)
+        .await
+        .map(drop)
+        .map_err(|e| failed("leaving a claim", e))
 }

@@ -132,6 +132,10 @@ impl Store for SqliteStore {
         within(claims::release(&self.database.writer, &self.owner, request)).await
     }
 
+    async fn leave_claim(&self, request: &str) -> Result<(), StoreError> {
+        within(claims::leave(&self.database.writer, &self.owner, request)).await
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT 1").execute(&self.database.readers);
         within(async { asked.await.map(drop).map_err(|e| failed("asking SQLite", e)) }).await

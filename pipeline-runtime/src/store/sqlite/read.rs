@@ -3,7 +3,7 @@
 use super::super::check::Checked;
 use super::super::failure::failed;
 use super::super::plan::{Current, Known};
-use super::super::{Amount, Change, Order, Query, RawJson, StoreError};
+use super::super::{Amount, Change, Order, Query, RawJson, StoreError, readable};
 use chrono::{DateTime, Utc};
 use crds::pipeline::Effect;
 use sqlx::{SqliteConnection, SqlitePool};
@@ -43,16 +43,15 @@ pub async fn read(connection: &mut SqliteConnection, batch: &[Result<Checked<'_>
     let mut changes = Vec::new();
     for (event_id, order_id, change, dead) in &early {
         if !known.orders.contains_key(order_id) && !dead {
-            let change = serde_json::from_str(change)
-                .map_err(|e| StoreError::Refused(format!("the event {event_id} that waits for order {order_id} cannot be read: {e}")))?;
-            changes.push(change);
+            // One that cannot be read stays, and becomes no fault of its Create.
+            changes.extend(readable(change));
             events.push(event_id);
         }
-        known.waiting.insert(event_id.clone());
+        known.waiting.insert(event_id.clone(), order_id.clone());
     }
     if !events.is_empty() {
-        let noted: Vec<String> =
-            sqlx::query_scalar("SELECT event_id FROM applied_events WHERE event_id IN (SELECT value FROM json_each($1))")
+        let noted: Vec<(String, String)> =
+            sqlx::query_as("SELECT event_id, order_id FROM applied_events WHERE event_id IN (SELECT value FROM json_each($1))")
                 .bind(array(events.iter())?)
                 .fetch_all(connection)
                 .await

@@ -1,7 +1,7 @@
 //! Forgets what is old, and in a bounded store what is too much.
 
 use super::super::failure::failed;
-use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, readable};
+use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, expired};
 use super::read::array;
 use super::{before, now};
 use sqlx::{SqliteConnection, SqlitePool};
@@ -39,7 +39,7 @@ pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Expired>, S
     .fetch_all(writer)
     .await
     .map_err(|e| failed("looking for events that waited too long", e))?;
-    Ok(letters.into_iter().filter_map(readable).collect())
+    Ok(letters.into_iter().filter_map(expired).collect())
 }
 
 pub async fn forget(writer: &SqlitePool, event_ids: &[String]) -> Result<(), StoreError> {

@@ -134,6 +134,13 @@ pub async fn conflicts(store: &dyn Store) {
     assert_eq!(outcomes[0], Applied::Done);
     assert!(is_conflict(&outcomes[1], "another content"));
     assert_eq!(outcomes[2], Applied::Done);
+    // an event id under another order: noted, in the same batch, or waiting
+    assert!(is_conflict(&one(store, updated(&b, &event("own")).status("LOST")).await, "one order"));
+    let outcomes = store.apply(&[updated(&a, &event("twice")).tenant("red"), updated(&b, &event("twice"))]).await.unwrap();
+    assert!(outcomes[0] == Applied::Done && is_conflict(&outcomes[1], "one order"), "{outcomes:?}");
+    assert_eq!(one(store, updated(&unique("nobody"), &event("waits"))).await, Applied::Waiting);
+    assert!(is_conflict(&one(store, updated(&b, &event("waits"))).await, "one order"));
+    store.takes_changes().await.unwrap();
     // a Create after an Upsert of the same order
     let c = unique("c");
     assert_eq!(one(store, updated(&c, &event("upsert")).effect(Effect::Upsert)).await, Applied::Done);

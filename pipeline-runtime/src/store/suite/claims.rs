@@ -36,6 +36,18 @@ pub async fn claims(store: Arc<dyn Store>) {
     assert_eq!(store.claim(&request, BODY, LEASE).await.unwrap(), Claim::Ours);
     assert_eq!(store.claim(&request, BODY, LEASE).await.unwrap(), Claim::Pending);
 
+    // a definite failure of the one that took it over says nothing about the first
+    store.release_claim(&request).await.unwrap();
+    assert_eq!(store.claim(&request, OTHER, LEASE).await.unwrap(), Claim::OtherBody);
+    assert_eq!(store.claim(&request, BODY, LEASE).await.unwrap(), Claim::Ours);
+
+    // left after an unknown outcome: at once anybody's, but with the same body
+    let request = unique("request");
+    assert_eq!(store.claim(&request, BODY, LEASE).await.unwrap(), Claim::Ours);
+    store.leave_claim(&request).await.unwrap();
+    assert_eq!(store.claim(&request, OTHER, LEASE).await.unwrap(), Claim::OtherBody);
+    assert_eq!(store.claim(&request, BODY, LEASE).await.unwrap(), Claim::Ours);
+
     // of many at once one has it
     let request = unique("request");
     let claims = (0..20).map(|_| {

@@ -21,6 +21,8 @@ pub struct FakeBroker {
     injected: Mutex<Option<mpsc::UnboundedSender<Happening>>>,
     /// How often a consumer asked for what happens next: what was handed out before has been dealt with.
     pub polls: AtomicUsize,
+    /// How often somebody wanted to know about a topic.
+    pub asked: AtomicUsize,
     pub me: Mutex<Option<std::sync::Weak<FakeBroker>>>,
 }
 
@@ -104,7 +106,11 @@ impl Broker for FakeBroker {
     async fn connected(&self) -> Result<(), BrokerError> {
         Ok(())
     }
+    fn known_down(&self) -> bool {
+        false
+    }
     async fn topic(&self, _: &str) -> Result<Option<TopicFacts>, BrokerError> {
+        self.asked.fetch_add(1, SeqCst);
         Ok(None)
     }
     async fn ensure_topics(&self, _: &[TopicWish]) -> Result<(), BrokerError> {
@@ -229,6 +235,8 @@ pub struct FakeStore {
     pub seen: Mutex<HashMap<String, [u8; 32]>>,
     pub fault: Mutex<Option<Fault>>,
     pub down: AtomicBool,
+    /// It answers, but the table of orders is locked.
+    pub locked: AtomicBool,
     /// With a gate, each apply needs a permit.
     pub gate: Option<Arc<Semaphore>>,
     /// Applies that began, also those that wait at the gate.
@@ -268,6 +276,7 @@ impl Store for FakeStore {
             gate.acquire().await.unwrap().forget();
         }
         self.up()?;
+        self.takes_changes().await?;
         self.calls.fetch_add(1, SeqCst);
         self.largest.fetch_max(batch.len(), SeqCst);
         tokio::task::yield_now().await;
@@ -309,8 +318,14 @@ impl Store for FakeStore {
     async fn release_claim(&self, _: &str) -> Result<(), StoreError> {
         self.up()
     }
+    async fn leave_claim(&self, _: &str) -> Result<(), StoreError> {
+        self.up()
+    }
     async fn ready(&self) -> Result<(), StoreError> {
         self.up()
+    }
+    async fn takes_changes(&self) -> Result<(), StoreError> {
+        if self.locked.load(SeqCst) { Err(StoreError::Transient("somebody has locked the orders".into())) } else { Ok(()) }
     }
     async fn tidy(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
         Ok(Vec::new())

@@ -121,6 +121,22 @@ async fn a_store_that_is_down_costs_no_event_an_attempt() {
 }
 
 #[tokio::test]
+async fn a_lock_on_the_orders_costs_no_event_an_attempt() {
+    let scene = Scene::new(FakeStore::default());
+    scene.store.locked.store(true, SeqCst);
+    scene.place_many(20, 2);
+    let worker = scene.start();
+    eventually("it is noticed", || scene.health.store_trouble().is_some()).await;
+    sleep(Duration::from_millis(300)).await;
+    scene.store.locked.store(false, SeqCst);
+    scene.drained().await;
+    worker.stop().await;
+    scene.assert_all_in_order(20, 2);
+    assert_eq!(scene.letters(header::REASON), [""; 0]);
+    assert_eq!(scene.health.counters.retries.get(), 0);
+}
+
+#[tokio::test]
 async fn a_stop_while_the_store_is_down_is_quick() {
     let scene = Scene::new(FakeStore::default());
     scene.store.down.store(true, SeqCst);

@@ -71,10 +71,16 @@ impl Scene {
     }
 
     fn start(&self) -> Running {
+        self.start_with_config().1
+    }
+
+    /// Also the configuration that the worker looks at.
+    fn start_with_config(&self) -> (Arc<ArcSwap<RuntimeConfig>>, Running) {
+        let config = Arc::new(ArcSwap::from_pointee(self.config.clone()));
         let broker: Arc<dyn Broker> = self.broker.clone();
         let deps = WorkerDeps {
             contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap())),
-            config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
+            config: config.clone(),
             publisher: Publisher::new(broker.clone(), Gate::open()),
             broker,
             store: self.store.clone(),
@@ -86,7 +92,7 @@ impl Scene {
         let ended = tokio::spawn(run(deps, async {
             let _ = stopped.await;
         }));
-        Running { stop, ended }
+        (config, Running { stop, ended })
     }
 
     /// Publishes an event of an order and returns nothing: the fake broker takes everything.

@@ -4,6 +4,7 @@ use crate::broker::{Header, Target};
 use crate::store::StoreError;
 use crate::worker::header;
 use crds::pipeline::Invalid;
+use std::sync::atomic::Ordering::SeqCst;
 
 fn raw(scene: &Scene, body: &'static [u8], headers: &[(&str, &str)]) {
     let headers = headers.iter().map(|(name, value)| Header { name: (*name).into(), value: value.to_string().into() }).collect();
@@ -130,6 +131,61 @@ async fn a_topic_says_what_becomes_of_what_is_invalid() {
         assert_eq!(scene.store.effects("O0"), ["O0-0"], "{invalid:?}");
         assert_eq!(scene.health.counters.failed.get(), 1, "{invalid:?}");
     }
+}
+
+#[tokio::test]
+async fn an_event_that_another_pod_knows_and_this_one_does_not_yet_is_tried_again_and_never_passed_over() {
+    let scene = Scene::new(FakeStore::default());
+    scene.publish("Unheard", "O0", "u", "");
+    scene.place("O0");
+    let worker = scene.start();
+    scene.drained().await;
+    worker.stop().await;
+    assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::ATTEMPTS)), (vec!["unknownEvent".into()], vec!["3".to_owned()]));
+    assert_eq!((scene.store.effects("O0").len(), scene.health.counters.passed_over.get()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_the_document_emits_for_others_to_read_is_passed_over() {
+    let scene = Scene::emitting(FakeStore::default(), "[{topic: orders, type: order.placed}]");
+    scene.place_many(10, 1);
+    let worker = scene.start();
+    eventually("all is emitted", || scene.broker.messages("orders").len() == 30).await;
+    scene.drained().await;
+    worker.stop().await;
+    assert_eq!(scene.letters(header::REASON), [""; 0]);
+    assert_eq!(scene.health.counters.passed_over.get(), 10);
+}
+
+#[tokio::test]
+async fn of_a_topic_that_is_no_longer_configured_nothing_is_passed_over_and_nothing_held_up() {
+    let scene = Scene::new(FakeStore::default());
+    scene.place_many(20, 1);
+    let (config, worker) = scene.start_with_config();
+    let mut without = scene.config.clone();
+    without.topics.retain(|topic| topic.name != "orders");
+    config.store(Arc::new(without));
+    scene.obeyed().await;
+    scene.place("late");
+    scene.place("later");
+    scene.obeyed().await;
+    eventually("nothing is in hand", || scene.health.counters.in_hand.get() == 0).await;
+    worker.stop().await;
+    assert_eq!(scene.store.effects("late"), [""; 0]);
+    let at = scene.broker.messages("orders").into_iter().find(|m| m.key.as_deref() == Some(b"late")).unwrap().at;
+    assert!(scene.broker.commit_of("orders", at.partition.number).is_none_or(|commit| commit.next.offset <= at.offset));
+}
+
+#[tokio::test]
+async fn the_limit_of_a_dead_letter_topic_is_asked_for_once() {
+    let scene = Scene::new(FakeStore::default());
+    for _ in 0..20 {
+        raw(&scene, b"rubbish", &[]);
+    }
+    let worker = scene.start();
+    scene.drained().await;
+    worker.stop().await;
+    assert_eq!((scene.letters(header::TOPIC).len(), scene.broker.asked.load(SeqCst)), (20, 1));
 }
 
 #[tokio::test]
