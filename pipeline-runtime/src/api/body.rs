@@ -2,6 +2,7 @@
 
 use super::errors::Problem;
 use super::json;
+use crate::codec::{self, Weight};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
@@ -11,7 +12,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 /// What all bodies in work may take in memory, as bytes and as parsed values.
-pub const BUDGET: usize = 64 << 20;
+const LARGE_BUDGET: usize = 48 << 20;
+/// Kept for small bodies: a few large ones that come slowly must not shut everybody else out.
+const SMALL_BUDGET: usize = 16 << 20;
+/// What is announced as no larger than this is small.
+const SMALL_BODY: u64 = 64 << 10;
+/// What readers of the message can take, without what the message adds.
+const MAX_WEIGHT: usize = codec::MAX_WEIGHT - (64 << 10);
+/// Readers take 127; an envelope adds one, a list of the order's two more, and whoever reads that its own.
+const MAX_DEPTH: usize = 64;
 /// No topic makes a body larger than this acceptable.
 const HARD_LIMIT: usize = 10 << 20;
 /// What a message has around a body of the largest size, and what a client may waste on spaces: the broker has the last word.
@@ -25,23 +34,41 @@ pub struct Drain(usize, Duration);
 pub const SMALL_DRAIN: Drain = Drain(1 << 20, Duration::from_millis(500));
 const LARGE_DRAIN: Drain = Drain(32 << 20, Duration::from_secs(5));
 
-/// A body's share of the budget; given back when dropped.
-pub struct Share {
-    budget: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
+/// The memory for bodies.
+pub struct Budget {
+    pub large: Arc<Semaphore>,
+    pub small: Arc<Semaphore>,
 }
+
+impl Budget {
+    pub fn new() -> Budget {
+        Budget { large: Arc::new(Semaphore::new(LARGE_BUDGET)), small: Arc::new(Semaphore::new(SMALL_BUDGET)) }
+    }
+
+    /// For a body of which so much is announced. A small one may take what is left for the large ones, too.
+    fn share(&self, announced: Option<u64>) -> Share {
+        let own = |budget: &Arc<Semaphore>| (budget.clone(), None);
+        let small = announced.is_some_and(|bytes| bytes <= SMALL_BODY);
+        Share(small.then(|| own(&self.small)).into_iter().chain([own(&self.large)]).collect())
+    }
+}
+
+/// A body's share of the budget; given back when dropped. Where it may take from, and what it holds of that.
+pub struct Share(Vec<(Arc<Semaphore>, Option<OwnedSemaphorePermit>)>);
 
 impl Share {
     fn take(&mut self, bytes: usize) -> Result<(), Problem> {
-        let more = u32::try_from(bytes).ok().and_then(|n| self.budget.clone().try_acquire_many_owned(n).ok());
-        let Some(more) = more else {
-            return Err(Problem::unavailable("overloaded", "too many large bodies are being worked on: send it again a little later", 1));
-        };
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
+        let most = u32::try_from(bytes).unwrap_or(u32::MAX);
+        for (budget, held) in &mut self.0 {
+            if let Ok(more) = budget.clone().try_acquire_many_owned(most) {
+                match held {
+                    Some(held) => held.merge(more),
+                    None => *held = Some(more),
+                }
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(Problem::unavailable("overloaded", "too many bodies are being worked on: send it again a little later", 1))
     }
 }
 
@@ -58,15 +85,18 @@ pub fn limit(max_message_bytes: usize) -> usize {
 }
 
 /// Reads a JSON body of at most so many bytes.
-pub async fn read(headers: &HeaderMap, body: Body, limit: usize, budget: &Arc<Semaphore>) -> Result<JsonBody, Problem> {
+pub async fn read(headers: &HeaderMap, body: Body, limit: usize, budget: &Budget) -> Result<JsonBody, Problem> {
     if let Err(problem) = must_be_json(headers) {
         drain(body, SMALL_DRAIN).await;
         return Err(problem);
     }
-    let mut share = Share { budget: budget.clone(), held: None };
+    let mut share = budget.share(body.size_hint().exact());
     let text = collect(body, limit, &mut share).await?;
-    let weight = json::weight(&text);
-    if weight + 2 * text.len() > BUDGET {
+    let Weight { bytes: weight, depth } = json::weigh(&text);
+    if depth > MAX_DEPTH {
+        return Err(Problem::bad_request("malformed_json", format!("the body is nested more than {MAX_DEPTH} levels deep")));
+    }
+    if weight > MAX_WEIGHT || weight + 2 * text.len() > LARGE_BUDGET {
         let message = format!("the body holds too many values: parsed it would take about {} MiB of memory", weight >> 20);
         return Err(Problem::too_large(message));
     }

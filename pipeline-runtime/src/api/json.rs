@@ -1,6 +1,7 @@
-//! JSON as it must be for an order: no key twice, nothing behind it, nothing that the store could not hold; and what it weighs in memory.
+//! JSON as it must be for an order: no key twice, nothing behind it, nothing that the store could not hold.
 
 use super::errors::Problem;
+pub use crate::codec::weigh;
 pub use crate::contract::content_hash;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
@@ -23,31 +24,6 @@ pub fn parse(body: &[u8]) -> Result<Json, Problem> {
         }
         Problem::bad_request("malformed_json", format!("the body is not the JSON that it should be: {reason}"))
     })
-}
-
-/// About what the parsed value takes, in bytes: an object is a tree node of 632 bytes even when it has one field.
-pub fn weight(body: &[u8]) -> usize {
-    let (mut objects, mut lists, mut values, mut strings) = (0, 0, 1, 0);
-    let mut bytes = body.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'{' => objects += 1,
-            b'[' => lists += 1,
-            b',' => values += 1,
-            b'"' => {
-                strings += 1;
-                while let Some(inner) = bytes.next() {
-                    match inner {
-                        b'"' => break,
-                        b'\\' => drop(bytes.next()),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    objects * 640 + lists * 128 + values * 64 + strings * 32 + body.len()
 }
 
 /// A JSON value read more strictly than serde_json does by itself: of a key given twice it would silently take the last,
@@ -156,9 +132,10 @@ mod tests {
 
     #[test]
     fn many_small_values_weigh_more_than_one_large() {
-        assert!(weight("{\"a\":1},".repeat(1000).as_bytes()) > 1000 * 700);
+        assert!(weigh("{\"a\":1},".repeat(1000).as_bytes()).bytes > 1000 * 700);
         let text = format!("{{\"notes\": \"{}\"}}", "{,[\\\"".repeat(10_000));
-        assert!(weight(text.as_bytes()) < text.len() + 2000);
+        assert!(weigh(text.as_bytes()).bytes < text.len() + 2000);
+        assert_eq!(weigh(b"{\"a\": [{\"b\": \"[[[\"}], \"c\": []}").depth, 3);
     }
 
     proptest! {
@@ -173,7 +150,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_answered(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = weight(&body);
+            let _ = weigh(&body);
             let _ = parse(&body);
         }
     }

@@ -59,7 +59,7 @@ pub struct ApiState {
     health: Arc<Health>,
     recent: Arc<idempotency::Recent>,
     places: Arc<Semaphore>,
-    budget: Arc<Semaphore>,
+    budget: body::Budget,
     lists: Semaphore,
 }
 
@@ -112,7 +112,7 @@ impl ApiState {
             health,
             recent: idempotency::Recent::new(),
             places: Arc::new(Semaphore::new(PLACES)),
-            budget: Arc::new(Semaphore::new(body::BUDGET)),
+            budget: body::Budget::new(),
             lists: Semaphore::new(LISTS),
         }))
     }

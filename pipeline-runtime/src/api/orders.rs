@@ -5,8 +5,8 @@ use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
 use super::{Destination, Settings, Shared, body, json, strict};
 use crate::codec::{self, Decoded, Draft, attribute};
-use crate::contract::{EventContract, Message};
-use crate::store::Query;
+use crate::contract::{EventContract, Message, Violation};
+use crate::store::{Query, unstorable};
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query as QueryString, Request, State};
@@ -143,12 +143,30 @@ fn check(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<String
     let mut violations = event.violations(&message);
     if violations.is_empty() {
         // What the worker will do with it: found here it is an answer, found there a dead letter.
-        violations.extend(key.as_ref().err().cloned().or_else(|| event.change(&message, String::new()).err()));
+        violations.extend(key.as_ref().err().cloned().or_else(|| match event.change(&message, String::new()) {
+            Ok(change) => unstorable(&change).map(|(column, message)| Violation { field: source(event, column).to_owned(), message }),
+            Err(violation) => Some(violation),
+        }));
     }
     match key {
         Ok(key) if violations.is_empty() => Ok(key),
         _ => Err(Problem::invalid(violations)),
     }
+}
+
+/// The field that a column of the order is read from; the body itself where an expression makes it.
+fn source<'a>(event: &'a EventContract, column: &str) -> &'a str {
+    let order = &event.config.order;
+    let read = match column {
+        "tenantId" => order.tenant.as_deref(),
+        "customerId" => order.customer.as_deref(),
+        "totalAmount" => order.total.as_deref(),
+        "createdAt" => order.created_at.as_deref(),
+        "at" => event.config.at.as_deref(),
+        _ => Some(&*order.id),
+    };
+    let is_path = |text: &&str| text.starts_with("data.") && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._[]".contains(&b));
+    event.config.set.get(column).map(String::as_str).or(read).filter(is_path).unwrap_or("data")
 }
 
 /// The order's id, and the text of the data with it: the client's own bytes where nothing was missing.

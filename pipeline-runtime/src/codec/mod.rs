@@ -8,6 +8,8 @@ mod json;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use json::{MAX_WEIGHT, Weight, weigh};
+
 use crate::broker::{Incoming, Outgoing, Position, Target};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -130,3 +130,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_body_that_would_fill_the_memory_is_a_dead_letter_and_no_crash() {
+    let hostile = format!("[{}{{}}]", "{\"a\":1},".repeat(200_000));
+    let error = decode(&topic(Envelope::Bare), &message(&[], Some(hostile.as_bytes()))).unwrap_err();
+    assert!(error.to_string().contains("too many values"), "{error}");
+    let long = format!("\"{}\"", "x".repeat(10 << 20));
+    assert!(decode(&topic(Envelope::Bare), &message(&[], Some(long.as_bytes()))).is_ok(), "large is not heavy");
+}

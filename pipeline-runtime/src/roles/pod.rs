@@ -82,6 +82,8 @@ pub(super) fn kafka(config: &RuntimeConfig, secrets: &Secrets, role: Role) -> an
     } else if let Some(api) = config.api.as_ref().filter(|_| role == Role::Api) {
         settings.publishing.deadline = api.publish_deadline;
     }
+    let smallest = config.topics.iter().map(|topic| topic.max_message_bytes).min();
+    settings.publishing = settings.publishing.for_topics_of(smallest.unwrap_or(usize::MAX));
     Ok(Arc::new(Kafka::new(settings)?))
 }
 

@@ -12,6 +12,8 @@ const DECIMALS: i64 = 2;
 const WHOLE_DIGITS: i64 = 8;
 /// Beyond it the parser of PostgreSQL may run out of stack.
 const MAX_DEPTH: usize = 500;
+/// What set and append put into an order is read again with all that is around it, and the reader stops at 127.
+const MAX_FIELD_DEPTH: usize = 100;
 /// `numeric` goes further, but no amount of anything does.
 const MAX_EXPONENT: i64 = 1000;
 const MAX_DIGITS: usize = 2000;
@@ -56,6 +58,20 @@ pub fn check(change: &Change) -> Result<Checked<'_>, String> {
     Ok(Checked { change, total })
 }
 
+/// What of an order's own columns no database could hold: the field's name, and why. For those who can still tell the sender. (JSON
+/// that was just parsed holds no items that could not be stored.)
+pub fn unstorable(change: &Change) -> Option<(&'static str, String)> {
+    let fields = &change.fields;
+    let id = |name: &'static str, value: Option<&String>| Some((name, identifier("it", value?).err()?));
+    let at = |name: &'static str, value: Option<DateTime<Utc>>| Some((name, time("it", value?).err()?));
+    id("orderId", Some(&change.order_id))
+        .or_else(|| id("tenantId", fields.tenant.as_ref()))
+        .or_else(|| id("customerId", fields.customer.as_ref()))
+        .or_else(|| at("createdAt", fields.created_at))
+        .or_else(|| at("at", change.at))
+        .or_else(|| Some(("totalAmount", amount(fields.total.as_deref()?).err()?)))
+}
+
 fn text(name: &str, value: &str) -> Result<(), String> {
     if value.contains('\0') { Err(format!("{name} holds the character NUL, which a database cannot keep")) } else { Ok(()) }
 }
@@ -72,8 +88,8 @@ fn time(name: &str, at: DateTime<Utc>) -> Result<(), String> {
 }
 
 fn json_value(value: &Json, depth: usize) -> Result<(), String> {
-    if depth > MAX_DEPTH {
-        return Err(format!("it is nested deeper than {MAX_DEPTH}"));
+    if depth > MAX_FIELD_DEPTH {
+        return Err(format!("it is nested deeper than {MAX_FIELD_DEPTH}"));
     }
     match value {
         Json::String(s) => text("a text", s),

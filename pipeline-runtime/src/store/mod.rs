@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod sqlite;
 pub mod suite;
 
+pub use check::unstorable;
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::SqliteStore;
 

@@ -4,6 +4,7 @@
 use super::lanes::{InHand, Key, Lane, place};
 use super::offsets::{Read, Tracker};
 use crate::broker::{Commit, Incoming, Partition, Position};
+use crate::codec::weigh;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -120,13 +121,14 @@ impl Desk {
             };
             let (lane, key) = place(&message, self.lanes.len());
             let size = message.size();
+            let weight = message.payload.as_deref().map_or(size, |body| weigh(body).bytes);
             reading.messages += 1;
             reading.bytes += size;
             self.messages += 1;
             self.bytes += size;
             news[lane] = true;
             let Reading { assignment, log, .. } = *reading;
-            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size });
+            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size, weight });
         }
         news
     }

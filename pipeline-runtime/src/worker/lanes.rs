@@ -23,6 +23,8 @@ pub struct InHand {
     pub waits: u32,
     pub read_at: Instant,
     pub size: usize,
+    /// What it takes when it is taken apart, in bytes.
+    pub weight: usize,
 }
 
 /// Which lane a message takes, and the key it is held under. Without a key nobody promised an order: it stays in its
@@ -69,7 +71,7 @@ impl Lane {
         let mut bytes = 0;
         while batch.len() < most && (bytes < most_bytes || batch.is_empty()) {
             let Some(work) = self.pop_due(now).or_else(|| self.pop_queued()) else { break };
-            bytes += work.size;
+            bytes += work.weight;
             batch.push(work);
         }
         batch
@@ -171,7 +173,7 @@ mod tests {
     fn work(key: Key, offset: i64) -> InHand {
         let partition = Partition { topic: "orders".into(), number: 0 };
         let message = Incoming { at: Position { partition, offset }, key: None, headers: vec![], payload: None, timestamp_ms: 0 };
-        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100 }
+        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100, weight: 100 }
     }
 
     fn taken(lane: &mut Lane, now: Instant) -> Vec<(Key, i64)> {

@@ -51,8 +51,8 @@ use uuid::Uuid;
 const LANES: usize = 4;
 /// The most keys that are settled at once.
 const SETTLING: usize = 256;
-/// Bytes of messages that may be taken apart at once, in KiB: as JSON values they are several times as large.
-const TAKEN_APART_KIB: usize = 4 << 10;
+/// What messages may take that are taken apart at once, in KiB. The heaviest that is read at all has it alone.
+const TAKEN_APART_KIB: usize = crate::codec::MAX_WEIGHT >> 10;
 const PREFETCH_BYTES: usize = 8 << 20;
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);

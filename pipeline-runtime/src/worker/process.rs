@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-/// The most bytes of messages in one batch: taken apart they are several times as large.
-const BATCH_BYTES: usize = 1 << 20;
+/// The most that the messages of one batch may take when they are taken apart.
+const BATCH_WEIGHT: usize = 8 << 20;
 
 /// Runs until the worker stops. Ends with an error only if one of its tasks panicked.
 pub(super) async fn applier(shared: Arc<Shared>, lane: usize) -> Result<(), WorkerError> {
@@ -43,7 +43,7 @@ async fn next_batch(shared: &Shared, lane: usize, settling: &mut JoinSet<()>) ->
         }
         let news = shared.news[lane].notified();
         let most = shared.deps.config.load().worker.as_ref().map_or(500, |worker| worker.batch_size);
-        let (batch, next_due) = shared.desk().take(lane, Instant::now(), most, BATCH_BYTES);
+        let (batch, next_due) = shared.desk().take(lane, Instant::now(), most, BATCH_WEIGHT);
         if !batch.is_empty() {
             return Ok(Some(batch));
         }
@@ -64,9 +64,8 @@ async fn next_batch(shared: &Shared, lane: usize, settling: &mut JoinSet<()>) ->
 
 /// What is to become of each event of a batch.
 async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
-    // Taken apart, messages are several times as large: all appliers together hold only so much.
-    let bytes: usize = batch.iter().map(|work| work.size).sum();
-    let _memory = shared.memory(bytes).await;
+    // All appliers together hold only so much.
+    let _memory = shared.memory(batch.iter().map(|work| work.weight).sum()).await;
     let config = shared.deps.config.load_full();
     let contract = shared.deps.contract.load_full();
     let attempts = config.worker.as_ref().map_or(1, |worker| worker.retry.attempts);

@@ -125,14 +125,22 @@ async fn beyond_its_places_a_request_is_turned_away_at_once() {
 #[tokio::test]
 async fn beyond_the_memory_for_bodies_a_request_is_turned_away_and_all_of_it_is_given_back() {
     let process = process();
+    let free = |process: &Process| [&process.api.budget.large, &process.api.budget.small].map(|budget| budget.available_permits());
+    let all = free(&process);
     {
-        let _nearly_all = process.api.budget.acquire_many((body::BUDGET - 100) as u32).await.unwrap();
+        let _large = process.api.budget.large.acquire_many(all[0] as u32 - 100).await.unwrap();
+        assert_eq!(process.post(order().to_string()).await.status, 202, "large bodies take nothing from the small ones");
+        let mut large = order();
+        large["notes"] = "x".repeat(100_000).into();
+        let reply = process.post(large.to_string()).await;
+        assert_eq!((reply.status, &reply.json["error"]), (503, &json!("overloaded")), "{}", reply.text);
+        let _small = process.api.budget.small.acquire_many(all[1] as u32 - 100).await.unwrap();
         let reply = process.post(order().to_string()).await;
         assert_eq!((reply.status, &reply.json["error"]), (503, &json!("overloaded")), "{}", reply.text);
     }
     for body in [order().to_string(), "{".into(), "{}".into(), "x".repeat(11 << 20)] {
         process.post(body).await;
     }
-    assert_eq!(process.api.budget.available_permits(), body::BUDGET);
+    assert_eq!(free(&process), all);
     assert_eq!(process.api.places.available_permits(), PLACES);
 }

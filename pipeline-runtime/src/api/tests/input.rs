@@ -158,3 +158,28 @@ async fn a_body_that_would_fill_the_memory_when_parsed_is_refused() {
     assert_eq!(reply.status, 413, "{}", reply.text);
     assert!(reply.message().contains("too many values"), "{}", reply.text);
 }
+
+#[tokio::test]
+async fn what_the_store_could_not_hold_is_named_and_not_accepted() {
+    let process = process();
+    for (field, value) in [
+        ("totalAmount", json!(12.345)),
+        ("totalAmount", json!(100_000_000)),
+        ("customerId", json!("x".repeat(1000))),
+        ("tenantId", json!("x".repeat(1000))),
+    ] {
+        let mut order = order();
+        order[field] = value;
+        let reply = process.post(order.to_string()).await;
+        assert_eq!((reply.status, reply.fields()), (422, vec![field]), "{}", reply.text);
+    }
+    assert!(process.broker.written().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_reader_of_the_message_could_not_take_is_refused() {
+    let process = process();
+    let nested = |levels: usize| format!("{{\"orderId\": \"o-1\", \"deep\": {}{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert!(process.post(nested(64)).await.message().contains("nested more than 64"));
+    assert_eq!(process.post(nested(63)).await.status, 422, "nothing but the schema is against it");
+}

@@ -17,8 +17,6 @@ use std::time::Duration;
 const QUEUED_KIB: usize = 32 * 1024;
 /// The largest message that is handed to the broker at all; its own limit decides.
 const LARGEST_MESSAGE: usize = 16 << 20;
-/// A batch is refused as a whole when it exceeds the topic's limit, so it stays well under the usual 1 MB.
-const BATCH_BYTES: usize = 128 << 10;
 
 type Sender = ThreadedProducer<Deliveries>;
 
@@ -119,7 +117,7 @@ fn create(settings: &KafkaSettings) -> Result<Sender, BrokerError> {
     config.set("message.timeout.ms", timeout.as_millis().to_string());
     config.set("request.timeout.ms", timeout.as_millis().to_string());
     config.set("queue.buffering.max.kbytes", QUEUED_KIB.to_string()).set("queue.buffering.max.messages", "100000");
-    config.set("message.max.bytes", LARGEST_MESSAGE.to_string()).set("batch.size", BATCH_BYTES.to_string());
+    config.set("message.max.bytes", LARGEST_MESSAGE.to_string()).set("batch.size", publishing.batch_bytes.to_string());
     config.set("partitioner", "murmur2_random"); // a key's partition is the same as with the Java client
     config.set("retry.backoff.ms", "50").set("retry.backoff.max.ms", "500");
     let context = Deliveries { backend: settings.name.clone(), broken: AtomicBool::new(false) };

@@ -50,6 +50,9 @@ impl fmt::Debug for Auth {
     }
 }
 
+/// Well under the usual limit of 1 MB.
+const BATCH_BYTES: usize = 128 << 10;
+
 /// How messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Publishing {
@@ -57,16 +60,23 @@ pub struct Publishing {
     pub linger: Duration,
     /// When the one who publishes gives up.
     pub deadline: Duration,
+    /// The most that travels together. A broker that finds it too large for the topic refuses all of it.
+    pub batch_bytes: usize,
 }
 
 impl Default for Publishing {
     /// For the API, where somebody waits for each ack.
     fn default() -> Self {
-        Publishing { linger: Duration::ZERO, deadline: Duration::from_secs(5) }
+        Publishing { linger: Duration::ZERO, deadline: Duration::from_secs(5), batch_bytes: BATCH_BYTES }
     }
 }
 
 impl Publishing {
+    /// For topics of which the smallest takes messages of so many bytes.
+    pub fn for_topics_of(self, smallest: usize) -> Publishing {
+        Publishing { batch_bytes: self.batch_bytes.min(smallest.max(1)), ..self }
+    }
+
     /// For those who keep many messages in flight: fewer and fuller requests.
     pub fn throughput() -> Publishing {
         Publishing { linger: Duration::from_millis(5), ..Publishing::default() }

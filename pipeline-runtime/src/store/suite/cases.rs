@@ -166,9 +166,13 @@ pub async fn what_a_database_cannot_hold(store: &dyn Store) {
     batch[9].fields.items = Some("[1e99999]".into());
     batch[10].fields.created_at = Some(chrono::DateTime::<chrono::Utc>::MIN_UTC);
     let bad = batch.len();
+    batch.push(created(&id(11)).append("deep", (0..110).fold(json!(1), |value, _| json!([value]))));
+    let bad = bad + 1;
     let (good, edge) = (unique("good"), unique("edge"));
     batch.push(created(&good));
     batch.push(created(&edge).total("-99999999.99").set("edge", "\u{1}\u{7f}\u{ffff}\u{10ffff}"));
+    let deep = (0..100).fold(json!(1), |value, _| json!([value]));
+    assert_eq!(one(store, created(&id(12)).append("deep", deep.clone())).await, Applied::Done);
     let outcomes = store.apply(&batch).await.unwrap();
     for (n, outcome) in outcomes[..bad].iter().enumerate() {
         assert!(matches!(outcome, Applied::Conflict(_)), "{n}: {outcome:?}");

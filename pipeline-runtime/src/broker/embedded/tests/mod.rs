@@ -124,3 +124,24 @@ async fn what_is_past_its_retention_goes_and_offsets_go_on() {
     reader.read(1).await;
     assert_eq!((reader.seen[0].at.offset, reader.payloads()), (2500, vec!["new".to_string()]));
 }
+
+#[tokio::test]
+async fn what_a_group_has_not_committed_outlives_its_retention() {
+    let (embedded, broker) = with_topic(&Place::Memory, 2).await;
+    for n in 0..5 {
+        publish(&embedded, to_t(0, n.to_string())).await.unwrap();
+        publish(&embedded, to_t(1, n.to_string())).await.unwrap();
+    }
+    let later = writer::now_ms() + 2 * topic_t(1).retention.as_millis() as i64;
+    let mut reader = Reader::join(&broker, &"t".into(), "g").await;
+    reader.read(10).await;
+    let first = reader.owned.keys().next().unwrap().clone();
+    let mut commit = reader.commit_for(&first, "").unwrap();
+    commit.next.offset = 3;
+    reader.consumer.commit(std::slice::from_ref(&commit)).await.unwrap();
+    assert_eq!(retention::remove_old(&embedded.core, later).await.unwrap(), 3, "nothing of the partition where it has committed nothing");
+    commit.next.offset = 5;
+    let other = reader.commit_for(reader.owned.keys().nth(1).unwrap(), "").unwrap();
+    reader.consumer.commit(&[commit, other]).await.unwrap();
+    assert_eq!(retention::remove_old(&embedded.core, later).await.unwrap(), 7);
+}
