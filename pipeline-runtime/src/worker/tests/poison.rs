@@ -162,6 +162,7 @@ async fn of_a_topic_that_is_no_longer_configured_nothing_is_passed_over_and_noth
     let scene = Scene::new(FakeStore::default());
     scene.place_many(20, 1);
     let (config, worker) = scene.start_with_config();
+    scene.drained().await;
     let mut without = scene.config.clone();
     without.topics.retain(|topic| topic.name != "orders");
     config.store(Arc::new(without));
