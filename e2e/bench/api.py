@@ -18,26 +18,12 @@ import orjson
 from confluent_kafka import Producer
 from fastapi import FastAPI, Header, HTTPException
 from fastapi.responses import ORJSONResponse
-from pydantic import BaseModel, Field
+
+from order import Order
 
 TOPIC = os.environ["KAFKA_TOPIC"]
 KEY = os.environ["API_KEY"]
 CACHE_SIZE = 100_000
-
-
-class Item(BaseModel):
-    sku: str
-    quantity: int = Field(gt=0)
-    unitPrice: float = Field(ge=0)
-
-
-class Order(BaseModel):
-    orderId: Optional[str] = Field(default=None, min_length=1, max_length=200)
-    customerId: str = Field(min_length=1)
-    items: list[Item] = Field(min_length=1)
-    totalAmount: float = Field(ge=0)
-    tenantId: Optional[str] = None
-    channel: Optional[str] = None
 
 
 class Publisher:

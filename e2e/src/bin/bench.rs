@@ -1,5 +1,6 @@
 //! Our API and worker beside what a careful Python team would write, on the same broker and database, in one run, in turn:
-//! `e2e/run bench [api|worker] [ROUNDS]`. Prints each figure and the ratios; asserts nothing, since machines differ.
+//! `e2e/run bench`, or the binary itself with `[api|worker] [ROUNDS]`. Prints each figure and the ratios; asserts nothing, since
+//! machines differ. A first round is not counted: the broker compiles its own code while it runs.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -113,9 +114,17 @@ async fn api(rounds: usize) -> Result<()> {
     ours.ready(&format!("{our_url}/readyz"), Duration::from_secs(60)).await?;
     theirs.ready(&format!("{their_url}/healthz"), Duration::from_secs(60)).await?;
     let mut ratios = Vec::new();
-    for round in 1..=rounds {
-        let (us, them) = (wrk(&our_url)?, wrk(&their_url)?);
+    for round in 0..=rounds {
+        let (us, them) = if round % 2 == 1 {
+            (wrk(&our_url)?, wrk(&their_url)?)
+        } else {
+            let them = wrk(&their_url)?;
+            (wrk(&our_url)?, them)
+        };
         anyhow::ensure!(us.errors + them.errors == 0, "requests failed: {us:?} {them:?}");
+        if round == 0 {
+            continue;
+        }
         println!(
             "api round {round}: ours {us:.1?}  FastAPI {them:.1?}  ratio {:.1}x, p99 {:.2}x",
             us.per_second / them.per_second,
@@ -133,22 +142,32 @@ async fn api(rounds: usize) -> Result<()> {
 async fn worker(rounds: usize) -> Result<()> {
     let (kafka, postgres, room) = (Kafka::start(1).await?, Postgres::start().await?, Room::new("bench")?);
     let mut ratios = Vec::new();
-    for round in 1..=rounds {
+    for round in 0..=rounds {
         let topic = format!("backlog-{round}");
         kafka.create_topic(&topic, PARTITIONS).await?;
         fill(&kafka, &topic, BACKLOG).await?;
-        let us = our_worker(&kafka, &postgres, &room, &topic).await?;
-        let mut command = python("python")?;
-        let arguments = [&kafka.bootstrap(), &topic, &format!("py-{round}"), &postgres.url(), &BACKLOG.to_string()];
-        let out = command.arg(source("worker.py")).args(arguments).output()?;
-        let seconds: f64 =
-            String::from_utf8_lossy(&out.stdout).trim().parse().with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
-        let them = BACKLOG as f64 / seconds;
+        let (us, them) = if round % 2 == 1 {
+            (our_worker(&kafka, &postgres, &room, &topic).await?, python_worker(&kafka, &postgres, &topic)?)
+        } else {
+            let them = python_worker(&kafka, &postgres, &topic)?;
+            (our_worker(&kafka, &postgres, &room, &topic).await?, them)
+        };
+        if round == 0 {
+            continue;
+        }
         println!("worker round {round}: ours {us:.0} orders/s, Python in batches {them:.0} orders/s, ratio {:.1}x", us / them);
         ratios.push(us / them);
     }
     println!("worker: median ratio {:.1}x", median(&mut ratios));
     Ok(())
+}
+
+fn python_worker(kafka: &Kafka, postgres: &Postgres, topic: &str) -> Result<f64> {
+    let arguments = [&kafka.bootstrap(), topic, "python", &postgres.url(), &BACKLOG.to_string()];
+    let out = python("python")?.env("PYTHONDONTWRITEBYTECODE", "1").arg(source("worker.py")).args(arguments).output()?;
+    let errors = String::from_utf8_lossy(&out.stderr);
+    anyhow::ensure!(out.status.success() && errors.is_empty(), "worker.py: {errors}");
+    Ok(BACKLOG as f64 / String::from_utf8_lossy(&out.stdout).trim().parse::<f64>()?)
 }
 
 /// Timed by the offsets that it commits, which costs the database nothing; the rows are counted once, at the end.
