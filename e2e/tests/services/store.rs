@@ -161,3 +161,27 @@ async fn print(what: &str, callers: usize, store: &Arc<PostgresStore>, changes: 
     }
     println!("{what}, {callers} callers: {:.0} rows/s", count as f64 / began.elapsed().as_secs_f64());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_table_that_somebody_has_locked_is_told_from_a_store_that_works_and_a_call_that_is_given_up_leaves_its_connection_to_nobody() {
+    let postgres = Postgres::start().await.unwrap();
+    let options = PostgresOptions { max_connections: 1, ..PostgresOptions::default() };
+    let store = PostgresStore::connect(&postgres.url(), "shop", options).await.unwrap();
+    store.migrate().await.unwrap();
+    store.takes_changes().await.unwrap();
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    // As CREATE INDEX does.
+    sqlx::query("LOCK TABLE shop.orders IN SHARE MODE").execute(&mut *holder).await.unwrap();
+    let batch = [created("beside")];
+    assert!(tokio::time::timeout(Duration::from_millis(300), store.apply(&batch)).await.is_err(), "it waits for the lock");
+    let begun = Instant::now();
+    store.ready().await.unwrap();
+    assert_eq!(store.order("nobody").await.unwrap(), None);
+    assert!(begun.elapsed() < Duration::from_secs(10), "the only connection was free after {:?}", begun.elapsed());
+    let asked = store.takes_changes().await;
+    assert!(matches!(&asked, Err(StoreError::Transient(why)) if why.contains("tables of orders")), "{asked:?}");
+    holder.rollback().await.unwrap();
+    store.takes_changes().await.unwrap();
+    assert_eq!(store.apply(&batch).await.unwrap(), [Applied::Done]);
+}
