@@ -30,7 +30,7 @@ pub struct Postgres {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Memory {
-    /// The most orders kept; the oldest go first. 20,000 small orders take about 40 MB of a pod.
+    /// The most orders kept; the oldest go first. 20,000 small orders take about 30 MB of a pod.
     #[serde(default = "max_orders")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_orders: u32,

@@ -56,6 +56,8 @@ const TAKEN_APART_KIB: usize = crate::codec::MAX_WEIGHT >> 10;
 const PREFETCH_BYTES: usize = 8 << 20;
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
+/// What ending may take beyond the grace: the last commit, and leaving the group.
+pub const LEAVING: Duration = Duration::from_secs(2 * COMMIT_DEADLINE.as_secs());
 /// What is being applied may end before its partition goes to another worker. The rest of the time that the broker waits is for
 /// the commit: one that comes later is refused, and all of it is applied again.
 const REVOKE_GRACE: Duration = Duration::from_secs(3);
