@@ -28,6 +28,7 @@ pub struct Kafka {
     /// The files that `e2e/prepare` made.
     prepared: PathBuf,
     room: Arc<Room>,
+    for_load: bool,
 }
 
 struct Node {
@@ -49,21 +50,26 @@ impl Kafka {
     /// A cluster of `nodes` (1, or 3 with three replicas of everything), ready to be written to.
     pub async fn start(nodes: usize) -> Result<Kafka> {
         let ports = (0..nodes).map(|_| Ports::pick(None)).collect::<Result<Vec<Ports>>>()?;
-        Kafka::with_ports(ports).await
+        Kafka::with_ports(ports, false).await
+    }
+
+    /// One node that is quick when it has run for a while, and slow to start.
+    pub async fn for_load() -> Result<Kafka> {
+        Kafka::with_ports(vec![Ports::pick(None)?], true).await
     }
 
     /// One node behind a proxy: clients that begin at `proxied()` reach it only through there.
     pub async fn behind_proxy() -> Result<(Kafka, Proxy)> {
         let inner = free_port()?;
         let proxy = Proxy::start(format!("127.0.0.1:{inner}")).await?;
-        let kafka = Kafka::with_ports(vec![Ports::pick(Some((inner, proxy.port())))?]).await?;
+        let kafka = Kafka::with_ports(vec![Ports::pick(Some((inner, proxy.port())))?], false).await?;
         Ok((kafka, proxy))
     }
 
-    async fn with_ports(ports: Vec<Ports>) -> Result<Kafka> {
+    async fn with_ports(ports: Vec<Ports>, for_load: bool) -> Result<Kafka> {
         ensure!(ports.len() == 1 || ports.len() == 3, "a test cluster has 1 or 3 nodes, not {}", ports.len());
         let nodes = ports.into_iter().map(|ports| Node { ports, process: Mutex::default() }).collect();
-        let kafka = Kafka { nodes, prepared: prepared("kafka")?, room: Room::new("kafka")? };
+        let kafka = Kafka { nodes, prepared: prepared("kafka")?, room: Room::new("kafka")?, for_load };
         for node in 1..=kafka.nodes.len() {
             kafka.format(node)?;
             kafka.launch(node)?;
@@ -222,7 +228,8 @@ impl Kafka {
         let out = File::options().create(true).append(true).open(dir.join("out"))?;
         let mut java = Command::new("java");
         // The first compiler alone: half the CPU of a start, and a test's broker does not live long enough for the second.
-        java.args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:disable"]);
+        let levels = if self.for_load { "-XX:TieredStopAtLevel=4" } else { "-XX:TieredStopAtLevel=1" };
+        java.args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", levels, "-Xshare:auto", "-Xlog:disable"]);
         java.arg(format!("-XX:SharedArchiveFile={}", self.prepared.join("classes.jsa").display()));
         java.arg(format!("-Dlog4j2.configurationFile={}", self.room.path().join("log4j2.properties").display()));
         java.arg("-cp").arg(self.prepared.join("libs/*")).arg("kafka.Kafka").arg(dir.join("server.properties"));

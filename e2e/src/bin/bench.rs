@@ -95,7 +95,7 @@ fn wrk(url: &str) -> Result<Load> {
 }
 
 async fn api(rounds: usize) -> Result<()> {
-    let (kafka, postgres, room) = (Kafka::start(1).await?, Postgres::start().await?, Room::new("bench")?);
+    let (kafka, postgres, room) = (Kafka::for_load().await?, Postgres::start().await?, Room::new("bench")?);
     kafka.create_topic("bench", PARTITIONS).await?;
     let document = document(&room, "bench", &kafka.bootstrap())?;
     let (our_port, their_port) = (free_port()?, free_port()?);
@@ -140,7 +140,7 @@ async fn api(rounds: usize) -> Result<()> {
 }
 
 async fn worker(rounds: usize) -> Result<()> {
-    let (kafka, postgres, room) = (Kafka::start(1).await?, Postgres::start().await?, Room::new("bench")?);
+    let (kafka, postgres, room) = (Kafka::for_load().await?, Postgres::start().await?, Room::new("bench")?);
     let mut ratios = Vec::new();
     for round in 0..=rounds {
         let topic = format!("backlog-{round}");
