@@ -23,28 +23,29 @@ const LARGEST_LETTER: usize = 1 << 20;
 /// What a broker may add to a message when it measures it: a refusal this close to the limit is one for size.
 const OVERHEAD: usize = 1024;
 
-/// Ids that follow from a request, so that any pod makes the same: a request that is sent again is the same order and the same event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ids {
-    pub order: Uuid,
-    pub event: Uuid,
-}
-
 /// Made once at random. Changing it makes every request a new one.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_52a4_3c0b_4e57_9a86_d2e4_71b8_c903);
 
-impl Ids {
-    pub fn of(principal: &str, route: &str, request: &str) -> Ids {
-        // None of the three holds a line's end: principals are file names, ids visible ASCII, and control characters in paths are refused.
-        let id = |of: &str| Uuid::new_v5(&NAMESPACE, format!("{of}\n{principal}\n{route}\n{request}").as_bytes());
-        Ids { order: id("order"), event: id("event") }
-    }
+/// The id of the event that a request makes. It follows from the request, so that any pod makes the same: a request that is sent again
+/// is the same event.
+pub(super) fn event_id(principal: &str, route: &str, request: &str) -> Uuid {
+    id_of("event", principal, route, request)
+}
+
+/// The id of the order, where the client gives none; likewise.
+pub(super) fn order_id(principal: &str, route: &str, request: &str) -> Uuid {
+    id_of("order", principal, route, request)
+}
+
+/// None of them holds a line's end: principals are file names, ids visible ASCII, and control characters in paths are refused.
+fn id_of(what: &str, principal: &str, route: &str, request: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, [what, principal, route, request].join("\n").as_bytes())
 }
 
 /// An event on its way to the broker, with all that was taken for it.
 pub(super) struct Delivery {
     pub request: RequestId,
-    pub ids: Ids,
+    pub event_id: Uuid,
     pub event: String,
     pub order_id: String,
     /// Of the body that came; zero where the request id was not given, since nobody can repeat it then.
@@ -66,7 +67,7 @@ pub(super) async fn accept(api: &Arc<ApiState>, delivery: Delivery) -> Outcome {
         // Nobody knew this id before, so that nobody can repeat it while it is under way.
         return deliver(api, &delivery).await;
     }
-    match api.recent.enter(delivery.ids.event, delivery.body_hash) {
+    match api.recent.enter(delivery.event_id, delivery.body_hash) {
         Turn::Accepted => Ok(()),
         Turn::OtherBody => Err(Problem::request_id_reused()),
         Turn::Wait(flight) => {
@@ -124,7 +125,7 @@ async fn deliver(api: &ApiState, delivery: &Delivery) -> Outcome {
     if !delivery.strict {
         return publish(api, delivery, delivery.within).await;
     }
-    let claim = delivery.ids.event.to_string();
+    let claim = delivery.event_id.to_string();
     match strict::take(&*api.store, &claim, delivery.body_hash, delivery.within).await? {
         strict::Taken::AcceptedBefore => return Ok(()),
         strict::Taken::Ours => {}
@@ -139,7 +140,7 @@ async fn deliver(api: &ApiState, delivery: &Delivery) -> Outcome {
 }
 
 async fn publish(api: &ApiState, delivery: &Delivery, within: Duration) -> Outcome {
-    let error = match api.publisher.publish(delivery.message.clone(), within).await {
+    let error = match api.publisher.publish(&delivery.message, within).await {
         Ok(position) => {
             tracing::debug!(request_id = delivery.request.text(), order_id = delivery.order_id, ?position, "accepted");
             return Ok(());
@@ -212,13 +213,14 @@ mod tests {
 
     #[test]
     fn the_same_request_has_the_same_ids_and_any_other_has_others() {
-        let ids = Ids::of("web", "POST /orders", "r1");
-        assert_eq!(ids, Ids::of("web", "POST /orders", "r1"));
-        assert_eq!(ids.event.to_string(), "655f7adc-b08f-5e06-811f-97d4596e1c81");
-        assert_ne!(ids.order, ids.event);
-        for other in [Ids::of("app", "POST /orders", "r1"), Ids::of("web", "PATCH /orders/1", "r1"), Ids::of("web", "POST /orders", "r2")] {
-            assert_ne!(ids.event, other.event);
-            assert_ne!(ids.order, other.order);
+        let both = |principal, route, request| (event_id(principal, route, request), order_id(principal, route, request));
+        let ids = both("web", "POST /orders", "r1");
+        assert_eq!(ids, both("web", "POST /orders", "r1"));
+        assert_eq!(ids.0.to_string(), "655f7adc-b08f-5e06-811f-97d4596e1c81");
+        assert_ne!(ids.0, ids.1);
+        for other in [both("app", "POST /orders", "r1"), both("web", "PATCH /orders/1", "r1"), both("web", "POST /orders", "r2")] {
+            assert_ne!(ids.0, other.0);
+            assert_ne!(ids.1, other.1);
         }
     }
 }

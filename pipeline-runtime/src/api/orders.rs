@@ -1,6 +1,6 @@
 //! The Orders dialect: POST, PATCH and GET /orders.
 
-use super::accept::{Delivery, Ids, accept};
+use super::accept::{Delivery, accept, event_id, order_id};
 use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
 use super::{Destination, Settings, Shared, body, json, strict};
@@ -95,12 +95,13 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     };
     // The path's own order is part of the route: the same request id at two orders is two requests.
     let route = named.as_deref().map_or_else(|| "POST /orders".to_owned(), |id| format!("PATCH /orders/{id}"));
-    let ids = Ids::of(&principal, &route, request.text());
-    let (order_id, text) = with_order_id(&mut data, read.text, named, ids.order)?;
+    let event_id = event_id(&principal, &route, request.text());
+    let derived = || order_id(&principal, &route, request.text());
+    let (order_id, text) = with_order_id(&mut data, read.text, named, derived)?;
     let time = Utc::now();
     let attributes = [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal)];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let mut draft = Draft { event: to.event.clone(), id: ids.event.to_string(), time, key: String::new(), attributes, data: text };
+    let mut draft = Draft { event: to.event.clone(), id: event_id.to_string(), time, key: String::new(), attributes, data: text };
     {
         let contract = api.contract.load();
         let Some(event) = contract.event(&to.event) else {
@@ -126,7 +127,7 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
         within: settings.publish_deadline,
         _held: (place, read.share),
         request,
-        ids,
+        event_id,
         order_id,
     };
     drop(draft);
@@ -143,7 +144,7 @@ fn check(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<String
     let mut violations = event.violations(&message);
     if violations.is_empty() {
         // What the worker will do with it: found here it is an answer, found there a dead letter.
-        violations.extend(key.as_ref().err().cloned().or_else(|| match event.change(&message, String::new()) {
+        violations.extend(key.as_ref().err().cloned().or_else(|| match event.change_unsourced(&message) {
             Ok(change) => unstorable(&change).map(|(column, message)| Violation { field: source(event, column).to_owned(), message }),
             Err(violation) => Some(violation),
         }));
@@ -170,7 +171,12 @@ fn source<'a>(event: &'a EventContract, column: &str) -> &'a str {
 }
 
 /// The order's id, and the text of the data with it: the client's own bytes where nothing was missing.
-fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String>, derived: Uuid) -> Result<(String, Bytes), Problem> {
+fn with_order_id(
+    data: &mut Map<String, Json>,
+    text: Bytes,
+    named: Option<String>,
+    derived: impl FnOnce() -> Uuid,
+) -> Result<(String, Bytes), Problem> {
     match data.get(ORDER_ID) {
         Some(Json::String(given)) => {
             if let Some(named) = named.filter(|named| named != given) {
@@ -181,7 +187,7 @@ fn with_order_id(data: &mut Map<String, Json>, text: Bytes, named: Option<String
         }
         Some(_) => Err(Problem::field(ORDER_ID, "must be a string")),
         None => {
-            let id = named.unwrap_or_else(|| derived.to_string());
+            let id = named.unwrap_or_else(|| derived().to_string());
             let text = insert_first(&text, &id, data.is_empty());
             data.insert(ORDER_ID.to_owned(), id.clone().into());
             Ok((id, text))

@@ -1,6 +1,6 @@
 //! What an event does to its order.
 
-use super::{EventContract, Message, Violation, content_hash};
+use super::{EventContract, Message, Violation};
 use crate::store::{Change, Fields};
 use chrono::{DateTime, Utc};
 use crds::expression::{Compiled, EvaluationError, Input};
@@ -15,7 +15,7 @@ pub(super) fn is_column(field: &str) -> bool {
 }
 
 impl EventContract {
-    pub(super) fn make_change(&self, message: &Message<'_>, source: String) -> Result<Change, Violation> {
+    pub(super) fn make_change(&self, message: &Message<'_>) -> Result<Change, Violation> {
         let (input, decoded) = (message.input(), message.decoded);
         let event_id = match &self.expressions.id {
             Some(id) => identifier(id, &input)?,
@@ -41,14 +41,13 @@ impl EventContract {
             event: self.config.name.clone(),
             effect: self.config.effect,
             order_id: self.order_id(&input)?,
-            // Only a Create is compared by it.
-            content: if self.config.effect == Effect::Create { content_hash(&decoded.data) } else { [0; 32] },
+            content: [0; 32],
             fields,
             set,
             append,
             at: optional(self.expressions.at.as_ref(), &input, time)?,
             published_at: decoded.publish_time,
-            source,
+            source: String::new(),
         })
     }
 

@@ -14,6 +14,7 @@ use crate::codec::{Decoded, attribute};
 use crate::store::Change;
 use compile::Expressions;
 use crds::expression::{Compiled, EvaluationError, Input};
+use crds::pipeline::Effect;
 use crds::runtime_config::{EventConfig, RuntimeConfig};
 use crds::schema::{MAX_FAULTS, Schema};
 use serde_json::Value as Json;
@@ -129,7 +130,13 @@ impl EventContract {
 
     /// What it does to the order. `source` is topic/partition/offset.
     pub fn change(&self, message: &Message<'_>, source: String) -> Result<Change, Violation> {
-        self.make_change(message, source)
+        let content = (self.config.effect == Effect::Create).then(|| content_hash(&message.decoded.data));
+        Ok(Change { content: content.unwrap_or_default(), source, ..self.change_unsourced(message)? })
+    }
+
+    /// The same without its source and its content's hash: for whoever only asks whether it can be made.
+    pub fn change_unsourced(&self, message: &Message<'_>) -> Result<Change, Violation> {
+        self.make_change(message)
     }
 
     pub fn emissions(&self, message: &Message<'_>) -> Result<Vec<Emission>, Violation> {

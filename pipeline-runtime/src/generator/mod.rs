@@ -179,7 +179,7 @@ impl Generator {
             attributes: vec![("source".into(), "generator".into()), (attribute::SCHEMA_VERSION.into(), codec::SCHEMA_VERSION.into())],
             data: decoded.data.to_string().into(),
         };
-        self.publisher.publish(codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map(|_| ()).map_err(|e| e.to_string())
+        self.publisher.publish(&codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map(|_| ()).map_err(|e| e.to_string())
     }
 
     fn note(&self, result: Result<(), String>, complaint: &mut Complaint) {

@@ -31,7 +31,7 @@ impl Publisher {
 
     /// Publishes and waits for the broker's ack, at most until the deadline. What failed for certain is tried again;
     /// what may have arrived is never sent twice: whoever asked decides, under the same id.
-    pub async fn publish(&self, message: Outgoing, within: Duration) -> PublishResult {
+    pub async fn publish(&self, message: &Outgoing, within: Duration) -> PublishResult {
         let deadline = Instant::now() + within;
         let mut attempt = 1;
         loop {

@@ -213,7 +213,7 @@ impl Shared {
         let topic: Arc<str> = letter.topic.clone();
         let mut backoff = FIRST_BACKOFF;
         loop {
-            match self.deps.publisher.publish(letter.clone(), PUBLISH_DEADLINE).await {
+            match self.deps.publisher.publish(&letter, PUBLISH_DEADLINE).await {
                 Ok(_) => return true,
                 Err(error) if self.stopping() || !wanted() => {
                     tracing::info!(%topic, %error, "a dead letter is left to whoever reads this event next");

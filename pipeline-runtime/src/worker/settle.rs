@@ -126,7 +126,7 @@ impl Shared {
 
     async fn follow_up(&self, work: &InHand, then: &Then) -> Outcome {
         for message in &then.messages {
-            match self.deps.publisher.publish(message.clone(), PUBLISH_DEADLINE).await {
+            match self.deps.publisher.publish(message, PUBLISH_DEADLINE).await {
                 Ok(_) => self.deps.health.counters.emitted.add(1),
                 Err(_) if self.stopping() || self.deps.publisher.gate().is_shut() => return Outcome::PutDown,
                 Err(PublishError::Refused { reason, retriable: false }) => {

@@ -27,7 +27,7 @@ async fn an_order_is_answered_202_and_lies_on_the_broker_as_the_client_wrote_it(
     assert_eq!(header(message, "principal"), "web");
     assert_eq!(header(message, "schemaVersion"), "1");
     assert!(chrono::DateTime::parse_from_rfc3339(&header(message, "time")).is_ok());
-    assert_eq!(header(message, "id"), super::accept::Ids::of("web", "POST /orders", "r-1").event.to_string());
+    assert_eq!(header(message, "id"), super::accept::event_id("web", "POST /orders", "r-1").to_string());
 }
 
 #[tokio::test]
