@@ -6,7 +6,7 @@ use super::errors::{Answer, Problem};
 use super::{Destination, Settings, Shared, body, json, strict};
 use crate::codec::{self, Decoded, Draft, attribute};
 use crate::contract::{EventContract, Message, Violation};
-use crate::store::{Query, unstorable};
+use crate::store::{Order, Query, unstorable};
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query as QueryString, Request, State};
@@ -65,9 +65,16 @@ pub(super) async fn list(State(api): Shared, request: Request) -> Response {
             return Err(Problem::unavailable("overloaded", "too many lists of orders are being read: ask again a little later", 1));
         };
         let orders = strict::ask(call.api.store.recent(&query)).await.map_err(|e| strict::away(&e))?;
-        Answer::json(StatusCode::OK, &serde_json::json!({"count": orders.len(), "orders": orders}))
+        Answer::json(StatusCode::OK, &List { count: orders.len(), orders })
     })
     .await
+}
+
+/// Written as it is: amounts keep their decimals.
+#[derive(Serialize)]
+struct List {
+    count: usize,
+    orders: Vec<Order>,
 }
 
 #[derive(Serialize)]
@@ -210,6 +217,9 @@ fn insert_first(object: &[u8], id: &str, empty: bool) -> Bytes {
 }
 
 fn must_be_order_id(id: &str) -> Result<(), String> {
+    if matches!(id, "." | "..") {
+        return Err("must not be . or .., which no path can name".to_owned());
+    }
     match id.chars().count() {
         1..=LONGEST_ORDER_ID if !id.chars().any(char::is_control) => Ok(()),
         _ => Err(format!("must be 1 to {LONGEST_ORDER_ID} characters, none of them a control character")),

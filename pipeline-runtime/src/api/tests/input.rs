@@ -44,6 +44,7 @@ async fn what_is_no_object_or_has_no_usable_id_is_422() {
         (json!({"orderId": 7}), "orderId"),
         (json!({"orderId": ""}), "orderId"),
         (json!({"orderId": "a\nb"}), "orderId"),
+        (json!({"orderId": ".."}), "orderId"),
         (json!({"orderId": "x".repeat(201)}), "orderId"),
     ] {
         let reply = process.post(body.to_string()).await;
