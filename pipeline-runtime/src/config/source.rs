@@ -65,7 +65,7 @@ impl Source {
                 Ok(Uptake::Now) => tracing::info!(%file, "the changed configuration is taken up"),
                 Ok(Uptake::NeedsStart(places)) => {
                     let places = places.join(", ");
-                    tracing::info!(%file, places, "the changed configuration needs a new start: until then the last one goes on");
+                    tracing::info!(%file, places, "this has changed and is read only at a start: what was read before goes on until this process or its roles start anew");
                 }
                 Err(reason) => {
                     tracing::error!(%file, reason, "the changed configuration is refused; the last good one goes on")

@@ -20,14 +20,10 @@ async fn emissions_have_the_same_ids_each_time_and_precede_the_commit() {
     assert!(!scene.broker.drained("orders"), "what follows has not been published");
     worker.kill().await;
     scene.broker.refuse.lock().unwrap().clear();
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     // As if the commit had been lost: everything once more.
     scene.place("O0");
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
 
     let emitted = scene.broker.messages("shipments");
     let ids: Vec<_> = emitted.iter().map(|m| m.header("id").unwrap().to_vec()).collect();
@@ -48,9 +44,7 @@ async fn an_emission_that_is_refused_for_good_ends_as_a_dead_letter() {
     scene.broker.refuse.lock().unwrap().insert("shipments".into(), true);
     scene.place("O0");
     scene.note("O0", 1);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::ATTEMPTS)), (vec!["emit".to_owned()], vec!["3".to_owned()]));
     assert_eq!(scene.store.effects("O0"), ["O0-0", "O0-1"]);
 }
@@ -85,9 +79,7 @@ async fn the_callback_is_told_of_each_event_in_the_order_of_its_order_and_again_
     let mut scene = Scene::new(FakeStore::default());
     scene.config.worker.as_mut().unwrap().callback = Some(callback);
     scene.place_many(1, 2);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(ids(&calls), ["O0-0", "O0-1", "O0-1", "O0-1", "O0-2"]);
     let body: serde_json::Value = serde_json::from_str(&calls.lock().unwrap()[0].1).unwrap();
     assert_eq!((&body["id"], &body["type"], &body["data"]["quantity"]), (&"O0-0".into(), &"Placed".into(), &1.into()));
@@ -101,9 +93,7 @@ async fn an_event_that_the_callback_refuses_is_a_dead_letter_at_once() {
     let mut scene = Scene::new(FakeStore::default());
     scene.config.worker.as_mut().unwrap().callback = Some(callback);
     scene.place_many(2, 0);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(
         (scene.letters(header::ERROR_TYPE), scene.letters(header::EVENT_ID)),
         (vec!["callbackRefused".into()], vec!["O0-0".to_owned()])
@@ -124,9 +114,7 @@ async fn a_callback_that_is_down_for_all_turns_nothing_into_dead_letters() {
     worker.stop().await;
     assert_eq!(scene.letters(header::REASON), [""; 0]);
     scene.config.worker.as_mut().unwrap().callback = Some(callback);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(ids(&calls).len(), 50);
     assert_eq!(scene.store.count(), 50);
 }

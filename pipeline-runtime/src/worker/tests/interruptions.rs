@@ -24,9 +24,7 @@ async fn killed_again_and_again_every_event_takes_effect_once_and_in_order() {
         worker.kill().await;
     }
     gate.add_permits(1_000_000);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     scene.assert_all_in_order(100, 9);
 }
 
@@ -46,9 +44,7 @@ async fn a_stop_ends_what_is_in_flight_commits_it_and_leaves_the_rest() {
     assert_eq!(scene.store.count(), 20, "the batch in the store's hands ended, no other began");
     let partition = scene.partition_of("O0");
     assert_eq!(scene.broker.commit_of("orders", partition.number).unwrap().next.offset, 20, "what took effect is committed");
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     scene.assert_all_in_order(1, 99);
 }
 

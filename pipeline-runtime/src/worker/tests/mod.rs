@@ -140,6 +140,13 @@ impl Scene {
         assert!(self.broker.drained("orders"));
     }
 
+    /// One worker, from its start until nothing is left to do.
+    async fn run_until_drained(&self) {
+        let worker = self.start();
+        self.drained().await;
+        worker.stop().await;
+    }
+
     async fn drained(&self) {
         eventually("every event is complete and committed", || self.broker.drained("orders")).await;
     }

@@ -9,9 +9,7 @@ use tokio::sync::Semaphore;
 async fn each_order_keeps_its_order_and_batches_fill_up() {
     let scene = Scene::new(FakeStore::default());
     scene.place_many(200, 9);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     scene.assert_all_in_order(200, 9);
     assert!(scene.store.calls.load(SeqCst) < 200, "{} calls for 2000 events", scene.store.calls.load(SeqCst));
     assert!(scene.store.largest.load(SeqCst) <= 500);
@@ -31,9 +29,7 @@ async fn each_order_keeps_its_order_under_random_failures_of_the_store() {
     let mut scene = Scene::new(store);
     scene.config.worker.as_mut().unwrap().retry.attempts = 1000;
     scene.place_many(40, 9);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     scene.assert_all_in_order(40, 9);
     assert_eq!(scene.letters(header::EVENT_ID), [""; 0]);
     assert!(scene.health.counters.retries.get() > 0);
@@ -87,8 +83,6 @@ async fn a_message_without_a_key_is_applied_too() {
     bare.payload = Some(r#"{"orderId": "O2", "quantity": 2}"#.into());
     let topic = bare.at.partition.topic;
     scene.send(Outgoing { topic, target: crate::broker::Target::Key, key: None, headers: vec![], payload: bare.payload });
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(scene.store.effects("O2").len(), 1);
 }

@@ -18,9 +18,7 @@ async fn poison_becomes_a_dead_letter_untouched_and_the_next_event_is_applied() 
     raw(&scene, br#"{"orderId": "K", "quantity": 0}"#, &[("type", "Placed"), ("id", "e-1")]);
     raw(&scene, br#"{"orderId": "K", "quantity": 1}"#, &[("type", "Placed"), ("schemaVersion", "99")]);
     raw(&scene, br#"{"orderId": "K", "quantity": 1}"#, &[("type", "Placed"), ("id", "e-2")]);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(scene.store.effects("K").len(), 1);
     assert_eq!(scene.letters(header::ERROR_TYPE), ["undecodable", "invalid", "schemaVersion"]);
     assert_eq!(scene.letters(header::EVENT_ID)[1], "e-1");
@@ -58,9 +56,7 @@ async fn one_change_that_the_store_refuses_is_found_in_its_batch() {
     };
     let scene = Scene::new(FakeStore::failing(refuses));
     scene.place_many(300, 0);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(scene.store.count(), 299);
     assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::EVENT_ID)), (vec!["refused".into()], vec!["O3-0".to_owned()]));
 }
@@ -72,9 +68,7 @@ async fn an_event_that_fails_while_the_store_works_is_a_dead_letter_after_its_la
     };
     let scene = Scene::new(FakeStore::failing(fails));
     scene.place_many(20, 3);
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(scene.store.effects("O3"), ["O3-0", "O3-2", "O3-3"], "what follows is applied, behind its dead letter");
     assert_eq!((scene.letters(header::ATTEMPTS), scene.letters(header::ERROR_TYPE)), (vec!["3".to_owned()], vec!["store".to_owned()]));
     assert_eq!(scene.health.counters.retries.get(), 2);
@@ -97,9 +91,7 @@ async fn attempts_go_on_where_a_killed_worker_left_off() {
         eventually("the attempt is noted", || scene.broker.commit_of("orders", number).is_some_and(|c| c.metadata == noted)).await;
         worker.kill().await;
     }
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!(scene.letters(header::ATTEMPTS), ["3"]);
 }
 
@@ -109,9 +101,7 @@ async fn the_same_order_with_other_content_is_a_dead_letter_and_not_lost_in_sile
     scene.place("O0");
     scene.place("O0");
     scene.publish("Placed", "O0", "another", ", \"quantity\": 2");
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::EVENT_ID)), (vec!["conflict".into()], vec!["another".to_owned()]));
     let counters = &scene.health.counters;
     assert_eq!((counters.processed.get(), counters.repeats.get(), counters.conflicts.get()), (1, 1, 1));
@@ -138,9 +128,7 @@ async fn an_event_that_another_pod_knows_and_this_one_does_not_yet_is_tried_agai
     let scene = Scene::new(FakeStore::default());
     scene.publish("Unheard", "O0", "u", "");
     scene.place("O0");
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::ATTEMPTS)), (vec!["unknownEvent".into()], vec!["3".to_owned()]));
     assert_eq!((scene.store.effects("O0").len(), scene.health.counters.passed_over.get()), (1, 0));
 }
@@ -183,9 +171,7 @@ async fn the_limit_of_a_dead_letter_topic_is_asked_for_once() {
     for _ in 0..20 {
         raw(&scene, b"rubbish", &[]);
     }
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!((scene.letters(header::TOPIC).len(), scene.broker.asked.load(SeqCst)), (20, 1));
 }
 
@@ -198,9 +184,7 @@ async fn what_is_no_event_another_tenants_or_a_seal_is_complete_as_it_is() {
     scene.publish("Placed", "ours", "o", ", \"quantity\": 1, \"tenant\": \"acme\"");
     let seal = Header { name: codec::attribute::STAMP.into(), value: "x:1".into() };
     scene.send(Outgoing { topic: "orders".into(), target: Target::Key, key: None, headers: vec![seal], payload: None });
-    let worker = scene.start();
-    scene.drained().await;
-    worker.stop().await;
+    scene.run_until_drained().await;
     assert_eq!((scene.store.count(), scene.store.effects("ours").len()), (1, 1));
     assert_eq!(scene.letters(header::REASON), [""; 0]);
     assert_eq!(scene.health.counters.passed_over.get(), 3);
