@@ -1,6 +1,6 @@
 //! The HTTP API: lets requests in, checks them against their event's contract, publishes, and answers when the broker has it.
 //!
-//! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` is the Orders dialect,
+//! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` and `list` are the Orders dialect,
 //! `accept` brings an event to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
 //! like, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
 //!
@@ -9,7 +9,8 @@
 //! - The same `X-Request-Id` (of the same key, on the same path) is the same request. Its body is compared by what it says: spaces and the
 //!   order of fields do not count. After a 503 it may be sent again under the id of the answer, whoever made that id.
 //! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order.
-//! - GET /orders is `{"orders": […], "count": n}`, the newest first.
+//! - GET /orders is `{"count": n, "orders": […]}`, the newest first. A page holds at most `limit` orders and about 4 MiB, but always one;
+//!   where there are more, `next` is the path of the page behind it.
 
 mod accept;
 mod body;
@@ -19,6 +20,7 @@ pub mod health;
 mod idempotency;
 mod json;
 pub mod keys;
+mod list;
 mod orders;
 pub mod server;
 mod strict;
@@ -148,7 +150,7 @@ impl Settings {
 pub fn router(api: Arc<ApiState>) -> Router {
     let health = health::router(api.health.clone(), None);
     Router::new()
-        .route("/orders", get(orders::list).post(orders::create))
+        .route("/orders", get(list::list).post(orders::create))
         .route("/orders/{orderId}", get(orders::read).patch(orders::change))
         .with_state(api)
         .merge(health)

@@ -1,4 +1,4 @@
-//! The Orders dialect: POST, PATCH and GET /orders.
+//! The Orders dialect: POST /orders, PATCH and GET /orders/{orderId}.
 
 use super::accept::{Delivery, accept, event_id, order_id};
 use super::call::{Call, answer};
@@ -6,11 +6,11 @@ use super::errors::{Answer, Problem};
 use super::{Destination, Settings, Shared, body, json, strict};
 use crate::codec::{self, Decoded, Draft, attribute};
 use crate::contract::{EventContract, Message, Violation};
-use crate::store::{Order, Query, unstorable};
+use crate::store::unstorable;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query as QueryString, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::Utc;
 use crds::pipeline::Idempotency;
@@ -20,8 +20,6 @@ use uuid::Uuid;
 
 const ORDER_ID: &str = "orderId";
 const LONGEST_ORDER_ID: usize = 200;
-const DEFAULT_LIMIT: u32 = 50;
-const LARGEST_LIMIT: u32 = 500;
 
 pub(super) async fn create(State(api): Shared, request: Request) -> Response {
     answer(api, request, async |call: Call| {
@@ -56,25 +54,6 @@ pub(super) async fn read(State(api): Shared, path: Result<Path<String>, PathReje
         }
     })
     .await
-}
-
-pub(super) async fn list(State(api): Shared, request: Request) -> Response {
-    answer(api, request, async |call: Call| {
-        let query = query_of(&call.head.uri)?;
-        let Ok(_place) = call.api.lists.try_acquire() else {
-            return Err(Problem::unavailable("overloaded", "too many lists of orders are being read: ask again a little later", 1));
-        };
-        let orders = strict::ask(call.api.store.recent(&query)).await.map_err(|e| strict::away(&e))?;
-        Answer::json(StatusCode::OK, &List { count: orders.len(), orders })
-    })
-    .await
-}
-
-/// Written as it is: amounts keep their decimals.
-#[derive(Serialize)]
-struct List {
-    count: usize,
-    orders: Vec<Order>,
 }
 
 #[derive(Serialize)]
@@ -232,26 +211,8 @@ fn order_id_of(path: Result<Path<String>, PathRejection>) -> Result<String, Prob
     Ok(id)
 }
 
-fn query_of(uri: &Uri) -> Result<Query, Problem> {
-    let QueryString(pairs) = QueryString::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|e| Problem::bad_request("invalid_query", format!("the query cannot be read: {e}")))?;
-    let mut query = Query { limit: DEFAULT_LIMIT, tenant: None };
-    for (name, value) in pairs {
-        match name.as_str() {
-            "limit" => match value.parse() {
-                Ok(limit @ 1..=LARGEST_LIMIT) => query.limit = limit,
-                _ => return Err(Problem::field("limit", format!("must be a whole number from 1 to {LARGEST_LIMIT}, but is {value:?}"))),
-            },
-            "tenantId" => query.tenant = Some(value),
-            // A mistyped tenantId must not show the orders of all tenants.
-            _ => return Err(Problem::field(&name, "is not known here: there are limit and tenantId")),
-        }
-    }
-    Ok(query)
-}
-
-/// An id as it stands in a path.
-fn in_path(id: &str) -> String {
+/// A text as it stands in a path or a query.
+pub(super) fn in_path(id: &str) -> String {
     let mut path = String::with_capacity(id.len());
     for byte in id.bytes() {
         match byte {

@@ -147,10 +147,29 @@ pub enum Claim {
     OtherBody,
 }
 
+/// What of the orders is asked for: one page of them.
 #[derive(Clone, Debug)]
 pub struct Query {
     pub limit: u32,
+    /// The most that the page's orders may hold together, in bytes of JSON text; one order always comes.
+    pub max_bytes: u32,
     pub tenant: Option<String>,
+    /// Only what stands behind this order.
+    pub after: Option<Mark>,
+}
+
+/// The place of an order among the others: the newest first, of one time the greatest id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub created_at: DateTime<Utc>,
+    pub order_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    pub orders: Vec<Order>,
+    /// Whether orders stand behind the last of these.
+    pub more: bool,
 }
 
 #[async_trait]
@@ -164,8 +183,8 @@ pub trait Store: Send + Sync + 'static {
 
     async fn order(&self, id: &str) -> Result<Option<Order>, StoreError>;
 
-    /// The newest first.
-    async fn recent(&self, query: &Query) -> Result<Vec<Order>, StoreError>;
+    /// The newest first. What the page has no room for never leaves the database.
+    async fn recent(&self, query: &Query) -> Result<Page, StoreError>;
 
     /// Claims a request id before anything is published. A claim that is neither settled nor released within `lease` is taken over.
     async fn claim(&self, request: &str, body_hash: [u8; 32], lease: Duration) -> Result<Claim, StoreError>;

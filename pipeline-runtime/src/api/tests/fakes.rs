@@ -1,7 +1,7 @@
 //! A broker that notes what it is given and fails as it is told, and a store likewise.
 
 use crate::broker::*;
-use crate::store::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
+use crate::store::{Applied, Change, Claim, Expired, Order, Page, Query, Store, StoreError};
 use async_trait::async_trait;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -148,11 +148,22 @@ impl Store for FakeStore {
         self.up()?;
         Ok(self.orders.lock().unwrap().iter().find(|o| o.order_id == id).cloned())
     }
-    async fn recent(&self, query: &Query) -> Result<Vec<Order>, StoreError> {
+    async fn recent(&self, query: &Query) -> Result<Page, StoreError> {
         self.up()?;
         let orders = self.orders.lock().unwrap();
-        let wanted = orders.iter().rev().filter(|o| query.tenant.is_none() || o.tenant_id == query.tenant);
-        Ok(wanted.take(query.limit as usize).cloned().collect())
+        let mut wanted: Vec<&Order> = orders.iter().rev().filter(|o| query.tenant.is_none() || o.tenant_id == query.tenant).collect();
+        if let Some(after) = &query.after {
+            wanted.drain(..=wanted.iter().position(|o| o.order_id == after.order_id && o.created_at == after.created_at).unwrap());
+        }
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for order in wanted.iter().take(query.limit as usize) {
+            bytes += order.items.as_ref().map_or(0, |items| items.0.len());
+            if !page.is_empty() && bytes > query.max_bytes as usize {
+                break;
+            }
+            page.push((*order).clone());
+        }
+        Ok(Page { more: page.len() < wanted.len(), orders: page })
     }
     async fn claim(&self, request: &str, body: [u8; 32], _: Duration) -> Result<Claim, StoreError> {
         self.up()?;

@@ -41,11 +41,46 @@ async fn recent_orders_are_bounded_and_of_one_tenant_if_asked() {
 }
 
 #[tokio::test]
+async fn a_page_holds_a_few_mebibytes_and_says_where_the_next_one_is() {
+    let process = process();
+    let large = |id: &str| Order { items: Some(RawJson(format!("[\"{}\"]", "x".repeat(1 << 20)))), ..stored(id, "a&b") };
+    let ids: Vec<String> = (0..10).map(|n| format!("o +&{n}")).collect();
+    process.store.orders.lock().unwrap().extend(ids.iter().map(|id| large(id)));
+    let (mut path, mut seen, mut pages) = (Some("/orders?limit=9&tenantId=a%26b".to_owned()), Vec::new(), 0);
+    while let Some(page) = path {
+        assert!(page.starts_with("/orders?limit=9&tenantId=a%26b"), "the same question goes on: {page}");
+        let reply = process.get(&page).await;
+        assert_eq!(reply.status, 200, "{}", &reply.text[..200.min(reply.text.len())]);
+        assert!(reply.text.len() < 5 << 20, "{} bytes", reply.text.len());
+        let orders = reply.json["orders"].as_array().unwrap();
+        assert_eq!(reply.json["count"], orders.len());
+        seen.extend(orders.iter().map(|o| o["orderId"].as_str().unwrap().to_owned()));
+        path = reply.json.get("next").map(|next| next.as_str().unwrap().to_owned());
+        pages += 1;
+    }
+    seen.reverse();
+    assert_eq!((seen, pages), (ids, 4));
+}
+
+#[tokio::test]
 async fn a_query_that_cannot_be_meant_is_refused() {
     let process = process();
-    for (query, field) in
-        [("limit=0", "limit"), ("limit=501", "limit"), ("limit=ten", "limit"), ("limit=-1", "limit"), ("tenant=t", "tenant")]
-    {
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=-1", "limit"),
+        ("tenant=t", "tenant"),
+        ("limit=1&limit=2", "limit"),
+        ("tenantId=a&limit=1&tenantId=a", "tenantId"),
+        ("tenantId=%ff", "tenantId"),
+        ("tenantId=%C3%A4%C3", "tenantId"),
+        ("tenantId=%2", "tenantId"),
+        ("tenantId=100%", "tenantId"),
+        ("after=o-1", "after"),
+        ("after=x.o-1", "after"),
+        ("after=99999999999999999999.o", "after"),
+    ] {
         let reply = process.get(&format!("/orders?{query}")).await;
         assert_eq!((reply.status, reply.fields()), (422, vec![field]), "{query}: {}", reply.text);
     }

@@ -14,7 +14,7 @@ mod write;
 use super::check::{Checked, check};
 use super::failure::failed;
 use super::plan::plan;
-use super::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
+use super::{Applied, Change, Claim, Expired, Order, Page, Query, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::pool::PoolConnection;
@@ -208,7 +208,7 @@ impl Store for PostgresStore {
         self.settle(connection, outcome)
     }
 
-    async fn recent(&self, query: &Query) -> Result<Vec<Order>, StoreError> {
+    async fn recent(&self, query: &Query) -> Result<Page, StoreError> {
         let mut connection = self.acquire().await?;
         let outcome = tokio::time::timeout(self.deadline, orders::recent(&mut connection, query)).await;
         self.settle(connection, outcome)

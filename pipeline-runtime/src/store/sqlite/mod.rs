@@ -11,7 +11,7 @@ mod write;
 use super::check::{Checked, check};
 use super::failure::failed;
 use super::plan::plan;
-use super::{Applied, Change, Claim, Expired, Order, Query, Store, StoreError};
+use super::{Applied, Change, Claim, Expired, Order, Page, Query, Store, StoreError};
 use crate::sqlite::{Database, Place};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -116,7 +116,7 @@ impl Store for SqliteStore {
         within(read::order(&self.database.readers, id)).await
     }
 
-    async fn recent(&self, query: &Query) -> Result<Vec<Order>, StoreError> {
+    async fn recent(&self, query: &Query) -> Result<Page, StoreError> {
         within(read::recent(&self.database.readers, query)).await
     }
 

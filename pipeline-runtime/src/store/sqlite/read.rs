@@ -3,10 +3,10 @@
 use super::super::check::Checked;
 use super::super::failure::failed;
 use super::super::plan::{Current, Known};
-use super::super::{Amount, Change, Order, Query, RawJson, StoreError, readable};
+use super::super::{Amount, Change, Order, Page, Query, RawJson, StoreError, readable};
 use chrono::{DateTime, Utc};
 use crds::pipeline::Effect;
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, FromRow, Row, SqliteConnection, SqlitePool};
 use std::collections::BTreeSet;
 
 /// Also the updates that wait for orders of the batch, in order of arrival.
@@ -81,23 +81,35 @@ pub async fn order(readers: &SqlitePool, id: &str) -> Result<Option<Order>, Stor
     row.map(built).transpose()
 }
 
-pub async fn recent(readers: &SqlitePool, query: &Query) -> Result<Vec<Order>, StoreError> {
-    let sql = match query.tenant {
-        None => {
-            "SELECT order_id, tenant_id, customer_id, items, total_amount, status, created_at, updated_at, fields \
-             FROM orders ORDER BY created_at DESC, order_id DESC LIMIT $1"
-        }
-        Some(_) => {
-            "SELECT order_id, tenant_id, customer_id, items, total_amount, status, created_at, updated_at, fields \
-             FROM orders WHERE tenant_id = $2 ORDER BY created_at DESC, order_id DESC LIMIT $1"
-        }
-    };
-    let mut rows = sqlx::query_as::<_, OrderRow>(sql).bind(i64::from(query.limit));
+pub async fn recent(readers: &SqlitePool, query: &Query) -> Result<Page, StoreError> {
+    let rows = page(if query.tenant.is_some() { "AND tenant_id = $5" } else { "" });
+    // a text behind every time
+    let after = query.after.as_ref().map_or(("~".to_owned(), ""), |mark| (super::text(mark.created_at), &mark.order_id));
+    let mut rows =
+        sqlx::query(AssertSqlSafe(rows)).bind(i64::from(query.limit)).bind(i64::from(query.max_bytes)).bind(after.0).bind(after.1);
     if let Some(tenant) = &query.tenant {
         rows = rows.bind(tenant);
     }
-    let rows = rows.fetch_all(readers).await.map_err(|e| failed("reading the recent orders", e))?;
-    rows.into_iter().map(built).collect()
+    let unread = |e| failed("reading the recent orders", e);
+    let rows = rows.fetch_all(readers).await.map_err(unread)?;
+    let found: i64 = rows.first().map_or(Ok(0), |row| row.try_get("found")).map_err(unread)?;
+    let orders = rows.iter().map(|row| OrderRow::from_row(row).map_err(unread).and_then(built)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page { more: found > orders.len() as i64, orders })
+}
+
+/// The innermost query stops at one row more than asked for: `found` then says whether there are more. How long a text is SQLite knows
+/// without reading it, so that what does not fit is not touched.
+fn page(filter: &str) -> String {
+    format!(
+        "SELECT order_id, tenant_id, customer_id, items, total_amount, status, created_at, updated_at, fields, found FROM ( \
+           SELECT seq, count(*) OVER () AS found, row_number() OVER newest AS number, sum(bytes) OVER newest AS so_far FROM ( \
+             SELECT seq, created_at, order_id, octet_length(order_id) + octet_length(coalesce(tenant_id, '')) \
+               + octet_length(coalesce(customer_id, '')) + octet_length(coalesce(items, '')) + octet_length(coalesce(status, '')) \
+               + octet_length(fields) AS bytes \
+             FROM orders WHERE (created_at, order_id) < ($3, $4) {filter} ORDER BY created_at DESC, order_id DESC LIMIT $1 + 1) \
+           WINDOW newest AS (ORDER BY created_at DESC, order_id DESC ROWS UNBOUNDED PRECEDING)) \
+         JOIN orders USING (seq) WHERE number <= $1 AND (number = 1 OR so_far <= $2) ORDER BY number"
+    )
 }
 
 fn built(row: OrderRow) -> Result<Order, StoreError> {

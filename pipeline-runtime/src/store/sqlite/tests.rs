@@ -44,7 +44,7 @@ async fn a_bounded_store_forgets_the_oldest_orders_and_notes() {
         batch.push(updated("nobody", &format!("early {n}")));
         store.apply(&batch).await.unwrap();
     }
-    let kept = store.recent(&Query { limit: 50, tenant: None }).await.unwrap();
+    let kept = store.recent(&Query { limit: 50, max_bytes: u32::MAX, tenant: None, after: None }).await.unwrap().orders;
     assert_eq!(kept.iter().map(|o| o.order_id.as_str()).collect::<Vec<_>>(), ["o9", "o8", "o7"]);
     let count = async |table: &'static str| sqlx::query_scalar::<_, i64>(table).fetch_one(&store.database.readers).await.unwrap();
     assert_eq!(count("SELECT count(*) FROM applied_events").await, 12);

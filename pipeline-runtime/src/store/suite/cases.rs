@@ -1,6 +1,6 @@
 //! One story for each promise.
 
-use super::super::{Applied, Change, Expired, Order, Query, Store};
+use super::super::{Applied, Change, Expired, Mark, Order, Page, Query, Store};
 use super::make::{Make, created, time, unique, updated};
 use crds::pipeline::Effect;
 use serde_json::json;
@@ -210,7 +210,57 @@ pub async fn reading(store: &dyn Store) {
 }
 
 async fn store_recent(store: &dyn Store, limit: u32, tenant: Option<String>) -> Vec<String> {
-    store.recent(&Query { limit, tenant }).await.unwrap().into_iter().map(|o| o.order_id).collect()
+    let query = Query { limit, max_bytes: u32::MAX, tenant, after: None };
+    store.recent(&query).await.unwrap().orders.into_iter().map(|o| o.order_id).collect()
+}
+
+/// A page ends where its room does, and tells whether it was the last; page after page all orders come, each once.
+pub async fn pages(store: &dyn Store) {
+    const LARGE: usize = 10_000;
+    const FAR: i64 = 5_000_000_000_000_000; // beyond the orders of all other stories
+    let tenant = unique("tenant");
+    let ids: Vec<String> = (0..7).map(|n| unique(&format!("p{n}"))).collect();
+    let batch = ids.iter().enumerate().map(|(n, id)| {
+        let mut change = created(id).tenant(&tenant);
+        // three of one time: then the ids decide
+        change.fields.created_at = Some(time(FAR + n.clamp(2, 4) as i64));
+        let text: String = (0..LARGE / unique("").len()).map(|_| unique("")).collect();
+        match n {
+            0 => {}
+            5 => change = change.set("note", text.repeat(3)), // alone larger than the page
+            n if n % 2 == 0 => change = change.set("note", text),
+            _ => change.fields.items = Some(json!([{ "note": text }]).to_string()),
+        }
+        change
+    });
+    store.apply(&batch.collect::<Vec<_>>()).await.unwrap();
+    let mut newest: Vec<(i64, &String)> = ids.iter().enumerate().map(|(n, id)| (n.clamp(2, 4) as i64, id)).collect();
+    newest.sort();
+    newest.reverse();
+    let page = async |limit, max_bytes, tenant: Option<&String>, after: Option<&Order>| {
+        let after = after.map(|order| Mark { created_at: order.created_at, order_id: order.order_id.clone() });
+        store.recent(&Query { limit, max_bytes, tenant: tenant.cloned(), after }).await.unwrap()
+    };
+    for (limit, max_bytes, largest) in [(50, 2 * LARGE as u32 + 5000, 3), (2, u32::MAX, 2), (50, 0, 1), (7, u32::MAX, 7), (6, u32::MAX, 6)]
+    {
+        let mut seen: Vec<Order> = Vec::new();
+        loop {
+            let Page { orders, more } = page(limit, max_bytes, Some(&tenant), seen.last()).await;
+            assert!((1..=largest).contains(&orders.len()), "{} orders in a page of {limit} and {max_bytes} bytes", orders.len());
+            let held: usize = orders.iter().map(|o| serde_json::to_string(o).unwrap().len()).sum();
+            assert!(orders.len() == 1 || held < max_bytes.saturating_add(2000) as usize, "{held} bytes in a page of {max_bytes}");
+            seen.extend(orders);
+            assert_eq!(more, seen.len() < ids.len(), "after {} of {}", seen.len(), ids.len());
+            if !more {
+                break;
+            }
+        }
+        let seen: Vec<&String> = seen.iter().map(|o| &o.order_id).collect();
+        assert_eq!(seen, newest.iter().map(|(_, id)| *id).collect::<Vec<_>>(), "pages of {limit} and {max_bytes} bytes");
+    }
+    let last = page(50, u32::MAX, Some(&tenant), None).await.orders.pop();
+    assert_eq!(page(50, u32::MAX, Some(&tenant), last.as_ref()).await, Page { orders: Vec::new(), more: false });
+    assert!(page(1, 0, None, None).await.more);
 }
 
 pub async fn dead_letters(store: &dyn Store) {

@@ -19,6 +19,7 @@ pub async fn run(store: Arc<dyn Store>) {
     cases::conflicts(&*store).await;
     cases::what_a_database_cannot_hold(&*store).await;
     cases::reading(&*store).await;
+    cases::pages(&*store).await;
     cases::dead_letters(&*store).await;
     claims::claims(store.clone()).await;
     for seed in 0..30 {

@@ -306,8 +306,8 @@ impl Store for FakeStore {
     async fn order(&self, _: &str) -> Result<Option<Order>, StoreError> {
         Ok(None)
     }
-    async fn recent(&self, _: &Query) -> Result<Vec<Order>, StoreError> {
-        Ok(Vec::new())
+    async fn recent(&self, _: &Query) -> Result<Page, StoreError> {
+        Ok(Page { orders: Vec::new(), more: false })
     }
     async fn claim(&self, _: &str, _: [u8; 32], _: Duration) -> Result<Claim, StoreError> {
         self.up().map(|()| Claim::Ours)
