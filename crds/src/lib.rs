@@ -13,6 +13,7 @@ pub mod pipeline;
 pub mod role;
 pub mod runtime_config;
 pub mod schema;
+pub mod switch;
 
 pub use mistake::Mistake;
 pub use pipeline::{OrderPipeline, OrderPipelineSpec, check, resolve};

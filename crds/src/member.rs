@@ -37,6 +37,9 @@ pub struct PipelineMemberSpec {
     /// Absent: the pod has joined and answered nothing yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// What a worker has to tell of the brokers that are being left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reports: Option<Reports>,
     /// Someone asked this pod (POST /admin/backend-mode) to switch the pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<BackendRequest>,
@@ -63,7 +66,7 @@ pub struct MemberPod {
 }
 
 /// What the pod says to a revision of the switch state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     /// Of the switch state that is answered.
@@ -99,4 +102,25 @@ pub struct BackendRequest {
     /// RFC 3339.
     #[schemars(length(min = 1, max = 64))]
     pub at: String,
+    /// The revision of the switch state that the pod had seen: a request from before another one took effect is over.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
+    pub revision: u64,
+}
+
+/// How far the brokers are that are being left. What is reported once stays true.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reports {
+    /// Of the switch state that is meant.
+    #[schemars(length(min = 1, max = 64))]
+    pub lineage: String,
+    /// Epochs whose seals this worker has written, and every partition has acknowledged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(range(min = 0, max = 9_007_199_254_740_991i64)))]
+    pub sealed: Vec<u64>,
+    /// Every partition is read to the seal of this epoch.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
+    pub drained_through: u64,
 }

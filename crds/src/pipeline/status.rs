@@ -41,6 +41,9 @@ pub struct BackendStatus {
     pub requested: Option<SwitchRequest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<LastSwitch>,
+    /// The switch state (crds::switch::SwitchState) as last written: from here it is rebuilt if its ConfigMap is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<super::AnyJson>,
 }
 
 /// Which request for a backend rules, and why.
