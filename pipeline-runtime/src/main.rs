@@ -7,6 +7,9 @@ use pipeline_runtime::roles::{self, PodFlags, UpFlags};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // settings: .cargo/config.toml
+
 /// Runs an OrderPipeline: all of it on a laptop (`up`), or one role of it in a pod.
 #[derive(Debug, Parser)]
 #[command(name = "pipeline-runtime", version)]
