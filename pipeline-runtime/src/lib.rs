@@ -6,6 +6,7 @@ pub mod broker;
 pub mod codec;
 pub mod config;
 pub mod contract;
+pub mod control;
 pub mod generator;
 pub mod publish;
 pub mod roles;
