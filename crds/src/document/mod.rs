@@ -56,11 +56,12 @@ pub fn accept(object: &Json) -> Result<OrderPipeline, Vec<Mistake>> {
 pub fn accept_for(object: &Json, purpose: Purpose) -> Result<OrderPipeline, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let cleaned = structure::check(object, &mut mistakes);
-    match serde_path_to_error::deserialize::<_, OrderPipeline>(&cleaned) {
+    match serde_path_to_error::deserialize::<_, OrderPipeline>(&cleaned.object) {
         Ok(pipeline) => {
-            // A field that is wrong in itself makes what is said about the fields around it a mere consequence.
             let mut found = check_meaning(&pipeline, purpose);
-            found.retain(|m| !mistakes.iter().any(|known| lies_in(&known.place, &m.place)));
+            // What is said of a field that is wrong in itself, or of what stands in its place, is a mere consequence.
+            found
+                .retain(|m| !mistakes.iter().any(|known| known.place == m.place) && !cleaned.replaced.iter().any(|p| lies_in(&m.place, p)));
             mistakes.extend(found);
             mistakes.truncate(MAX_MISTAKES);
             if mistakes.is_empty() { Ok(pipeline) } else { Err(mistakes) }

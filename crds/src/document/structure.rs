@@ -61,13 +61,20 @@ const METADATA: [&str; 15] = [
     "uid",
 ];
 
-/// The object with its defaults filled in and without what is wrong in it, so that the rest of it can be looked at.
-/// Its status is left out: the operator writes it, and nothing of it is the author's.
-pub(super) fn check(object: &Json, mistakes: &mut Vec<Mistake>) -> Json {
-    let mut walk = Walk { mistakes };
+/// What is left of an object.
+pub(super) struct Cleaned {
+    /// With its defaults filled in, and with something harmless in the place of what is wrong in it, so that all the rest can be looked at.
+    /// Its status is left out: the operator writes it, and nothing of it is the author's.
+    pub object: Json,
+    /// Where that stands: nothing that is said about it was written by the author.
+    pub replaced: Vec<String>,
+}
+
+pub(super) fn check(object: &Json, mistakes: &mut Vec<Mistake>) -> Cleaned {
+    let mut walk = Walk { mistakes, replaced: Vec::new() };
     let Json::Object(fields) = object else {
         walk.mistake("", wording::wrong_type("object", object));
-        return Json::Null;
+        return Cleaned { object: Json::Null, replaced: Vec::new() };
     };
     for (name, expected) in [("apiVersion", super::API_VERSION), ("kind", super::KIND)] {
         match fields.get(name) {
@@ -87,11 +94,13 @@ pub(super) fn check(object: &Json, mistakes: &mut Vec<Mistake>) -> Json {
             None
         }
     };
-    json!({"apiVersion": super::API_VERSION, "kind": super::KIND, "metadata": metadata, "spec": spec})
+    let object = json!({"apiVersion": super::API_VERSION, "kind": super::KIND, "metadata": metadata, "spec": spec});
+    Cleaned { object, replaced: walk.replaced }
 }
 
 struct Walk<'a> {
     mistakes: &'a mut Vec<Mistake>,
+    replaced: Vec<String>,
 }
 
 impl Walk<'_> {
@@ -126,7 +135,7 @@ impl Walk<'_> {
         Json::Object(cleaned)
     }
 
-    /// None: it is of another type than the schema wants.
+    /// None: it is of another type than the schema wants, or none of the words that it allows.
     fn value(&mut self, schema: &Json, place: &str, value: &Json) -> Option<Json> {
         let before = self.mistakes.len();
         let cleaned = if schema["x-kubernetes-int-or-string"] == true {
@@ -136,7 +145,7 @@ impl Walk<'_> {
                 ("object", Json::Object(_)) if schema["x-kubernetes-preserve-unknown-fields"] == true => Some(value.clone()),
                 ("object", Json::Object(fields)) => Some(self.object(schema, place, fields)),
                 ("array", Json::Array(elements)) => Some(self.array(schema, place, elements)),
-                ("string", Json::String(text)) => Some(self.string(schema, place, text)),
+                ("string", Json::String(text)) => self.string(schema, place, text),
                 ("integer", Json::Number(_)) if value.is_i64() || value.is_u64() => Some(self.integer(schema, place, value)),
                 ("boolean", Json::Bool(_)) => Some(value.clone()),
                 (wanted, found) => {
@@ -145,13 +154,15 @@ impl Walk<'_> {
                 }
             }
         };
-        // As the API server does: rules see only what is well formed.
-        if self.mistakes.len() == before
-            && let Some(value) = &cleaned
-        {
-            self.rules(schema, place, value);
+        if let Some(cleaned) = &cleaned {
+            self.rules(schema, place, value, cleaned, before);
         }
         cleaned
+    }
+
+    fn instead(&mut self, schema: &Json, place: String) -> Json {
+        self.replaced.push(place);
+        placeholder(schema)
     }
 
     fn object(&mut self, schema: &Json, place: &str, fields: &Map<String, Json>) -> Json {
@@ -164,10 +175,9 @@ impl Walk<'_> {
             let message = wording::unknown_field(name, properties.keys().map(String::as_str));
             self.mistake(&below(place, name), message);
         }
-        for name in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
-            if !fields.contains_key(name) {
-                self.mistake(&below(place, name), "is required");
-            }
+        let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        for name in required.iter().filter(|name| !fields.contains_key(**name)) {
+            self.mistake(&below(place, name), "is required");
         }
         let mut cleaned = Map::new();
         for (name, property) in properties {
@@ -180,6 +190,10 @@ impl Walk<'_> {
             if let (None, Some(Json::Null)) = (&value, fields.get(name)) {
                 self.mistake(&below(place, name), wording::EMPTY);
             }
+            let value = match value {
+                None if required.contains(&name.as_str()) => Some(self.instead(property, below(place, name))),
+                value => value,
+            };
             cleaned.extend(value.map(|value| (name.clone(), value)));
         }
         Json::Object(cleaned)
@@ -195,18 +209,22 @@ impl Walk<'_> {
 
     fn array(&mut self, schema: &Json, place: &str, elements: &[Json]) -> Json {
         if let Some(least) = schema["minItems"].as_u64().filter(|least| (elements.len() as u64) < *least) {
-            self.mistake(place, format!("needs at least {least} {}", if least == 1 { "entry" } else { "entries" }));
+            self.mistake(place, wording::too_few(place, least));
         }
         if let Some(most) = schema["maxItems"].as_u64().filter(|most| elements.len() as u64 > *most) {
             self.mistake(place, format!("has {} entries, at most {most} are allowed", elements.len()));
-            return Json::Array(Vec::new());
+            return self.array(schema, place, &elements[..most as usize]);
         }
         if schema["x-kubernetes-list-type"] == "map" {
             for key in schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Json::as_str) {
                 self.duplicates(place, key, elements);
             }
         }
-        let cleaned = elements.iter().enumerate().filter_map(|(index, element)| self.value(&schema["items"], &at(place, index), element));
+        let items = &schema["items"];
+        let cleaned = elements.iter().enumerate().map(|(index, element)| {
+            let place = at(place, index);
+            self.value(items, &place, element).unwrap_or_else(|| self.instead(items, place))
+        });
         Json::Array(cleaned.collect())
     }
 
@@ -216,7 +234,8 @@ impl Walk<'_> {
             let Some(name) = element.get(key).and_then(Json::as_str) else { continue };
             match seen.get(name) {
                 Some(first) => {
-                    let message = format!("{name} is already the {key} of {}", at(place, *first));
+                    let message =
+                        format!("{name} is already the {key} of {}: give one of the two another {key}, or remove it", at(place, *first));
                     self.mistake(&below(&at(place, index), key), message);
                 }
                 None => {
@@ -226,17 +245,18 @@ impl Walk<'_> {
         }
     }
 
-    fn string(&mut self, schema: &Json, place: &str, text: &str) -> Json {
+    fn string(&mut self, schema: &Json, place: &str, text: &str) -> Option<Json> {
         let length = text.chars().count() as u64;
         let allowed = schema["enum"].as_array();
         if let Some(allowed) = allowed.filter(|allowed| !allowed.iter().any(|a| a == text)) {
             let allowed: Vec<&str> = allowed.iter().filter_map(Json::as_str).collect();
             let hint = nearest(text, allowed.iter().copied()).map(|near| format!(": did you mean {near}?")).unwrap_or_default();
             self.mistake(place, format!("must be one of {}, but is {}{hint}", allowed.join(", "), wording::quoted(text)));
+            return None;
         }
         if length < schema["minLength"].as_u64().unwrap_or(0) && text.is_empty() {
             self.mistake(place, "must not be empty");
-            return Json::from(text);
+            return Some(Json::from(text));
         }
         if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
             self.mistake(place, format!("has {length} characters, at most {most} are allowed"));
@@ -246,7 +266,7 @@ impl Walk<'_> {
         {
             self.mistake(place, wording::wrong_pattern(pattern, text));
         }
-        Json::from(text)
+        Some(Json::from(text))
     }
 
     fn integer(&mut self, schema: &Json, place: &str, value: &Json) -> Json {
@@ -258,14 +278,16 @@ impl Walk<'_> {
             }
             (Some(least), None) if number < least => self.mistake(place, format!("must be at least {least}, but is {value}")),
             (None, Some(most)) if number > most => self.mistake(place, format!("must be at most {most}, but is {value}")),
-            _ => {}
+            _ => return value.clone(),
         }
-        value.clone()
+        // The nearest number that is allowed: the types hold no other.
+        let nearest = if least.is_some_and(|least| number < least) { &schema["minimum"] } else { &schema["maximum"] };
+        nearest.as_f64().map_or_else(|| value.clone(), |nearest| Json::from(nearest as i64))
     }
 
     fn int_or_string(&mut self, schema: &Json, place: &str, value: &Json) -> Option<Json> {
         match value {
-            Json::String(text) => Some(self.string(schema, place, text)),
+            Json::String(text) => self.string(schema, place, text),
             Json::Number(number) if !number.is_f64() => Some(value.clone()),
             other => {
                 self.mistake(place, wording::wrong_type("quantity", other));
@@ -274,16 +296,55 @@ impl Walk<'_> {
         }
     }
 
-    fn rules(&mut self, schema: &Json, place: &str, value: &Json) {
+    /// The API server runs rules only on what is well formed, and so tells their mistakes only once all others are mended. Here a rule is
+    /// left out only where a field that it speaks of is wrong itself.
+    fn rules(&mut self, schema: &Json, place: &str, written: &Json, cleaned: &Json, before: usize) {
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
             let (text, message) = (rule["rule"].as_str().unwrap_or_default(), rule["message"].as_str().unwrap_or_default());
-            match holds(text, value) {
+            let names: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|name| !name.is_empty()).collect();
+            let wrong = self.mistakes[before.min(self.mistakes.len())..].iter().any(|m| only_of(&m.place, place, &names))
+                || misspelt(schema, written, &names);
+            match holds(text, cleaned) {
                 Some(true) => {}
+                Some(false) if wrong => {}
                 Some(false) => self.mistake(place, message),
                 // A rule that we cannot run is ours to mend, and the API server runs it anyway: a test holds that there is none.
-                None => debug_assert!(false, "the rule {text} cannot be run"),
+                None => debug_assert!(wrong, "the rule {text} cannot be run"),
             }
         }
+    }
+}
+
+/// Whether the way from an object to a place below it leads only over fields that a rule of the object names.
+fn only_of(place: &str, object: &str, names: &[&str]) -> bool {
+    let Some(way) = place.strip_prefix(object).filter(|way| way.starts_with(['.', '['])) else { return false };
+    way.split(['.', '[']).map(|step| step.trim_end_matches(']')).all(|step| step.is_empty() || is_index(step) || names.contains(&step))
+}
+
+fn is_index(step: &str) -> bool {
+    step.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether a field of the rule may stand there under a wrong name.
+fn misspelt(schema: &Json, written: &Json, names: &[&str]) -> bool {
+    let known = |name: &String| schema["properties"].get(name).is_some();
+    written.as_object().into_iter().flatten().any(|(name, _)| !known(name) && nearest(name, names.iter().copied()).is_some())
+}
+
+/// Something that the types can hold.
+fn placeholder(schema: &Json) -> Json {
+    if let Some(default) = schema.get("default") {
+        return default.clone();
+    }
+    match schema["type"].as_str().unwrap_or_default() {
+        "object" => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
+            Json::Object(required.map(|name| (name.to_owned(), placeholder(&schema["properties"][name]))).collect())
+        }
+        "array" => json!([]),
+        "integer" => schema.get("minimum").and_then(Json::as_f64).map_or(json!(0), |least| json!(least as i64)),
+        "boolean" => json!(false),
+        _ => schema["enum"].get(0).cloned().unwrap_or_else(|| json!("")),
     }
 }
 

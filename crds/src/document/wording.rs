@@ -28,6 +28,18 @@ pub(super) fn wrong_type(wanted: &str, found: &Json) -> String {
     }
 }
 
+/// What one entry of the list may look like.
+pub(super) fn too_few(place: &str, least: u64) -> String {
+    let entries = if least == 1 { "entry" } else { "entries" };
+    let example = match place.rsplit('.').next().unwrap_or_default() {
+        "topics" => "- {name: orders}",
+        "events" => "- {name: OrderCreated}",
+        "backends" => "- {name: kafka, kafka: {bootstrapServers: \"kafka:9092\"}}",
+        _ => return format!("needs at least {least} {entries}"),
+    };
+    format!("needs at least {least} {entries}, such as {example}")
+}
+
 pub(super) fn unknown_field<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let mut known: Vec<&str> = known.collect();
     known.sort_unstable();

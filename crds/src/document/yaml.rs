@@ -28,19 +28,51 @@ pub(super) fn parse(text: &str) -> Result<Vec<Json>, Mistake> {
             Ok(Json::Null) => {}
             Ok(value) if documents.len() < MAX_DOCUMENTS => documents.push(value),
             Ok(_) => return Err(Mistake::new("", format!("more than {MAX_DOCUMENTS} documents in one file"))),
-            Err(error) => return Err(mistake(&error, stopped.into_inner())),
+            Err(error) => return Err(mistake(text, &error, stopped.into_inner())),
         }
     }
     Ok(documents)
 }
 
-fn mistake(error: &serde_yaml::Error, place: String) -> Mistake {
+fn mistake(document: &str, error: &serde_yaml::Error, place: String) -> Mistake {
     let text = error.to_string();
-    let Some(location) = error.location() else { return Mistake::new(place, text) };
+    let Some(location) = error.location() else { return Mistake::new(place, explained(&text, "")) };
     // serde_yaml appends the position in its own words, and puts its own path before.
     let text = text.split(" at line ").next().unwrap_or(&text);
-    let text = text.split_once(MARK).map_or(text, |(_, ours)| ours);
+    let line = document.lines().nth(location.line().saturating_sub(1)).unwrap_or_default();
+    let text = match text.split_once(MARK) {
+        Some((_, ours)) => ours.to_owned(),
+        None => explained(text, line),
+    };
     Mistake::new(place, format!("line {}: {text}", location.line()))
+}
+
+/// What the reader of YAML complains of, and what to do about it.
+fn explained(text: &str, line: &str) -> String {
+    let do_what = if line.trim_start_matches(' ').starts_with('\t') {
+        "the line is indented with a tab, which YAML does not allow: use spaces"
+    } else if text.contains("cannot start any token") && line.contains('\t') {
+        "there is a tab where YAML allows only spaces: replace it"
+    } else if text.contains("cannot start any token") {
+        "a text that begins with a special character such as @ or ` or % must stand in quotes"
+    } else if text.contains("unknown anchor") {
+        "a word that begins with * is an alias, and stands for what is marked with & before it; nothing is: mark it, or write a text in quotes"
+    } else if text.contains("repetition limit") || text.contains("recursion limit") {
+        "aliases (*name) repeat too much, or nesting is too deep: write it out, or make it smaller"
+    } else if text.contains("mapping values are not allowed") {
+        "there is a colon too many here: a text with a colon must stand in quotes, and a field begins on a line of its own"
+    } else if text.contains("did not find expected key") || text.contains("block mapping") {
+        "the line does not fit the ones before it: fields of one map are indented alike, and brackets and quotes are closed"
+    } else if text.contains("did not find expected '-' indicator") {
+        "the line does not fit the list before it: every entry begins with - and is indented alike"
+    } else if text.contains("flow") || text.contains("did not find expected ','") {
+        "a bracket is not closed, or a comma is missing"
+    } else if text.contains("quoted scalar") || text.contains("end of stream") {
+        "a quote or a bracket is not closed"
+    } else {
+        return text.to_owned();
+    };
+    format!("{do_what} ({text})")
 }
 
 /// Stands before our own messages, so that what serde_yaml puts before them can be cut off.

@@ -128,6 +128,14 @@ pub(super) struct Path {
 }
 
 impl Path {
+    pub fn variable(&self) -> &str {
+        &self.variable
+    }
+
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
     /// The path that an expression is, if it is nothing else.
     pub fn of(expression: &IdedExpr) -> Option<Path> {
         match &expression.expr {

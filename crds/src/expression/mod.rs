@@ -7,6 +7,7 @@ mod bounds;
 mod error;
 mod evaluate;
 mod functions;
+mod gives;
 mod hints;
 mod result;
 mod view;

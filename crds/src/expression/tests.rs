@@ -349,3 +349,63 @@ mod any_text {
         }
     }
 }
+
+#[test]
+fn what_can_never_be_true_or_false_is_known_without_a_message() {
+    let schema = json!({
+        "properties": {
+            "total": {"type": "number"}, "name": {"$ref": "#/$defs/name"}, "items": {"type": "array"}, "paid": {"type": "boolean"},
+            "either": {"type": ["boolean", "string"]}, "loop": {"$ref": "#/properties/loop"}
+        },
+        "$defs": {"name": {"type": "string"}}
+    });
+    let scope = Scope::new(Some(&schema));
+    let never = |text: &str| compile(text, &scope).unwrap().never_bool(Some(&schema));
+    for (text, gives) in [
+        ("data.total", "a number"),
+        ("data.name", "a text"),
+        ("data.items.map(i, i.paid)", "a list"),
+        ("data.items.filter(i, i.paid)", "a list"),
+        ("size(data.items)", "a number"),
+        ("data.items.size()", "a number"),
+        ("data.unknown + 1", "a number"),
+        ("data.a + data.b", "a sum"),
+        ("-data.unknown", "a number"),
+        ("round(data.total, 2)", "a number"),
+        ("'true'", "a text"),
+        ("data.paid ? 'yes' : 'no'", "a text"),
+        ("[true]", "a list"),
+        ("{'a': true}", "a map"),
+        ("null", "null"),
+        ("publishTime", "a time"),
+        ("data.name.lowerAscii()", "a text"),
+    ] {
+        assert!(never(text).is_some_and(|said| said.contains(gives)), "{text}: {:?}", never(text));
+    }
+    for text in [
+        "data.paid",
+        "data.either",
+        "data.unknown",
+        "data.loop",
+        "data.total.deeper",
+        "attributes.flag",
+        "!data.unknown",
+        "true",
+        "data.total > 1.0",
+        "data.items.all(i, i.paid)",
+        "data.items.exists(i, i.paid)",
+        "'a' in data.items",
+        "has(data.total)",
+        "data.paid ? data.paid : 'no'",
+        "data.name.startsWith('a')",
+        "data.items[0]",
+        "bool(data.name)",
+        "data.?paid.orValue(false)",
+        "data.paid && data.either",
+        "data.name == 'a'",
+        "dyn(data.total)",
+        "math.isNaN(data.total)",
+    ] {
+        assert_eq!(never(text), None, "{text}");
+    }
+}

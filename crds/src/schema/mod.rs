@@ -1,5 +1,6 @@
 //! JSON Schema of an event's data: compiled once, its mistakes told to a person in the notation of our documents.
 
+mod own;
 mod sentence;
 
 #[cfg(test)]
@@ -26,10 +27,14 @@ pub struct Fault {
 }
 
 impl Schema {
-    /// Or a sentence that says what is wrong with the schema.
-    pub fn compile(schema: &Json) -> Result<Schema, String> {
-        let validator = jsonschema::options().should_validate_formats(true).build(schema);
-        validator.map(Schema).map_err(|error| sentence::of_schema(&error))
+    /// Or every mistake of the schema itself, at most [`MAX_FAULTS`], each at a place such as `schema.properties.total.type`.
+    pub fn compile(schema: &Json) -> Result<Schema, Vec<Fault>> {
+        let faults = own::faults(schema);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let validator = jsonschema::options().offline().should_validate_formats(true).build(schema);
+        validator.map(Schema).map_err(|error| own::of_build(&error))
     }
 
     /// Every mistake, at most [`MAX_FAULTS`]. None: the data is as it should be.

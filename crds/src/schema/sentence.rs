@@ -8,14 +8,8 @@ use serde_json::Value as Json;
 
 const MAX_CHARS: usize = 300;
 
-pub(super) fn of_schema(error: &ValidationError<'_>) -> String {
-    let place = error.instance_path().as_str();
-    let text = shortened(&error.to_string());
-    if place.is_empty() { text } else { format!("at {place}: {text}") }
-}
-
 pub(super) fn of_data(error: &ValidationError<'_>, faults: &mut Vec<Fault>) {
-    let path = path(error.instance_path());
+    let path = path("data", error.instance_path());
     match error.kind() {
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
@@ -34,7 +28,7 @@ pub(super) fn of_data(error: &ValidationError<'_>, faults: &mut Vec<Fault>) {
     }
 }
 
-fn expectation(kind: &Kind, error: &ValidationError<'_>) -> String {
+pub(super) fn expectation(kind: &Kind, error: &ValidationError<'_>) -> String {
     let instance: &Json = error.instance();
     let but_is = match instance {
         Json::Number(number) => format!(" but is {number}"),
@@ -92,7 +86,7 @@ fn types(kind: &TypeKind) -> String {
     }
 }
 
-fn json_type(value: &Json) -> String {
+pub(super) fn json_type(value: &Json) -> String {
     match value {
         Json::Null => "null".to_owned(),
         Json::Bool(bool) => bool.to_string(),
@@ -103,14 +97,15 @@ fn json_type(value: &Json) -> String {
     }
 }
 
-fn path(location: &Location) -> String {
-    location.segments().fold("data".to_owned(), |path, segment| match segment {
+/// The place of a value below `root`, as documents write it.
+pub(super) fn path(root: &str, location: &Location) -> String {
+    location.segments().fold(root.to_owned(), |path, segment| match segment {
         LocationSegment::Index(index) => format!("{path}[{index}]"),
         LocationSegment::Property(name) => below(&path, &name),
     })
 }
 
-fn below(path: &str, name: &str) -> String {
+pub(super) fn below(path: &str, name: &str) -> String {
     let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
     if plain { format!("{path}.{name}") } else { format!("{path}[{}]", Json::from(name)) }
 }
@@ -120,7 +115,7 @@ fn last(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, last)| last)
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),

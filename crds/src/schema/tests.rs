@@ -65,10 +65,72 @@ fn no_more_than_twenty_mistakes_and_in_large_data_only_the_first() {
     assert_eq!(faults(json!({"properties": {"a": {}}, "additionalProperties": false}), Json::Object(unknown)).len(), MAX_FAULTS);
 }
 
+fn refused(schema: Json) -> Vec<(String, String)> {
+    Schema::compile(&schema).unwrap_err().into_iter().map(|fault| (fault.path, fault.message)).collect()
+}
+
 #[test]
-fn a_schema_that_is_none_is_refused_and_nothing_is_fetched() {
-    assert!(Schema::compile(&json!({"type": "strin"})).unwrap_err().starts_with("at /type: "));
-    assert!(Schema::compile(&json!({"pattern": "("})).is_err());
-    assert!(Schema::compile(&json!({"$ref": "http://127.0.0.1:1/schema.json"})).is_err());
-    assert!(Schema::compile(&json!({"$ref": "file:///etc/hostname"})).is_err());
+fn every_mistake_of_a_schema_is_told_at_once_with_its_place_and_what_to_do() {
+    let mut found = refused(json!({
+        "type": "strin",
+        "required": "customerId",
+        "properties": {
+            "a": {"minimum": "1"},
+            "b": 5,
+            "c": {"$ref": "#/$defs/missing"},
+            "d": {"$ref": "https://example.com/order.json"},
+            "e": {"pattern": "("},
+            "f": {"type": ["string", "nul"]},
+            "g": {"minLength": -1},
+            "h": {"default": {"$ref": "no reference", "pattern": "("}},
+        },
+    }));
+    found.sort();
+    let types = "must be one of string, number, integer, boolean, object, array, null, or a list of several of these, but is";
+    assert_eq!(
+        found,
+        [
+            pair("schema.properties.a.minimum", "must be a number but is a text"),
+            pair("schema.properties.b", "must be a schema, which is a map such as {type: string}, but is 5"),
+            pair(
+                "schema.properties.c[\"$ref\"]",
+                "there is no #/$defs/missing in this schema: put what it names under $defs, and write $ref: '#/$defs/<name>'"
+            ),
+            pair(
+                "schema.properties.d[\"$ref\"]",
+                "https://example.com/order.json lies outside of this schema, and nothing is fetched: copy it into $defs, and write $ref: \
+                 '#/$defs/<name>'"
+            ),
+            pair("schema.properties.e.pattern", "is no regular expression: \"(\""),
+            pair("schema.properties.f.type", &format!("{types} \"nul\": did you mean null?")),
+            pair("schema.properties.g.minLength", "must be at least 0 but is -1"),
+            pair("schema.required", "must be a list but is a text"),
+            pair("schema.type", &format!("{types} \"strin\": did you mean string?")),
+        ]
+    );
+}
+
+#[test]
+fn references_within_a_schema_are_followed_whatever_they_are_called() {
+    for target in ["#/$defs/a%25b", "#/$defs/c~1d", "#here", "#"] {
+        let schema = json!({
+            "$defs": {"a%b": {"type": "string"}, "c/d": {"type": "string"}, "e": {"$anchor": "here", "type": "string"}},
+            "properties": {"x": {"$ref": target}},
+        });
+        assert!(Schema::compile(&schema).is_ok(), "{target}: {:?}", Schema::compile(&schema));
+    }
+    let with_id = json!({"$id": "https://example.com/a", "$defs": {"b": {"type": "string"}}, "$ref": "https://example.com/a#/$defs/b"});
+    assert!(Schema::compile(&with_id).is_ok(), "{:?}", Schema::compile(&with_id));
+}
+
+#[test]
+fn nothing_is_fetched_and_an_unknown_kind_of_schema_is_named() {
+    for target in ["http://127.0.0.1:1/schema.json", "file:///etc/hostname", "other.json"] {
+        let said = refused(json!({ "$ref": target }));
+        assert!(said.len() == 1 && said[0].1.contains("nothing is fetched"), "{said:?}");
+        let said = refused(json!({ "$id": "https://example.com/a", "$ref": target }));
+        assert!(said.len() == 1 && said[0].1.contains("leads nowhere"), "{said:?}");
+    }
+    let said = refused(json!({"$schema": "https://example.com/mine"}));
+    assert!(said[0].0.contains("$schema") && said[0].1.contains("leave $schema out"), "{said:?}");
 }

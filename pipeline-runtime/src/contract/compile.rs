@@ -2,7 +2,7 @@ use super::{ContractError, EventContract};
 use crds::expression::{self, Compiled, Scope};
 use crds::pipeline::FIELDS_OF_THE_STORE;
 use crds::runtime_config::EventConfig;
-use crds::schema::Schema;
+use crds::schema::{Fault, Schema};
 use std::collections::BTreeMap;
 
 /// The expressions of an event, as its configuration orders them.
@@ -27,7 +27,11 @@ pub(super) struct Expressions {
 
 pub(super) fn event(place: &str, config: &EventConfig) -> Result<EventContract, ContractError> {
     let error = |below: &str, message: String| ContractError { place: format!("{place}.{below}"), message };
-    let schema = config.schema.as_ref().map(Schema::compile).transpose().map_err(|message| error("schema", message))?;
+    let unusable = |faults: Vec<Fault>| match faults.into_iter().next() {
+        Some(first) => error(&first.path, first.message),
+        None => error("schema", "is no JSON Schema".into()),
+    };
+    let schema = config.schema.as_ref().map(Schema::compile).transpose().map_err(unusable)?;
     let compiler = Compiler { place, scope: Scope::new(config.schema.as_ref()) };
     for field in config.append.keys() {
         if super::change::is_column(field) {

@@ -37,10 +37,11 @@ fn topics(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &EventCo
             let message = no_such("topic", topic, "spec.topics", spec.topics.iter().map(|t| t.name.as_str()));
             found.add(at(&place, index), message);
         } else if event.topics[..index].contains(topic) {
-            found.add(at(&place, index), format!("{topic} stands here twice"));
+            found.add(at(&place, index), format!("{topic} stands here twice: remove one of the two"));
         }
     }
-    if config.topics.is_empty() {
+    // Of a document without topics that is said already.
+    if config.topics.is_empty() && !spec.topics.is_empty() {
         let names: Vec<&str> = spec.topics.iter().map(|t| t.name.as_str()).collect();
         found
             .add(place, format!("is required where there is more than one topic: name those of {} that it is read from", names.join(", ")));

@@ -45,15 +45,20 @@ impl<'a> Expressions<'a> {
     pub fn check(&self, found: &mut Found) {
         let schema = self.config.schema.as_ref().and_then(|schema| match Schema::compile(schema) {
             Ok(schema) => Some(schema),
-            Err(message) => {
-                found.add(below(self.place, "schema"), format!("is no JSON Schema that can be used: {message}"));
+            Err(faults) => {
+                for fault in faults {
+                    found.add(format!("{}.{}", self.place, fault.path), fault.message);
+                }
                 None
             }
         });
         let mut compiled = Vec::new();
         for used in self.uses() {
             match expression::compile(used.text, &self.scope) {
-                Ok(expression) => compiled.push((used, expression)),
+                Ok(expression) => match expression.never_bool(self.config.schema.as_ref()) {
+                    Some(message) if used.wanted == Wanted::Bool => found.add(used.place, message),
+                    _ => compiled.push((used, expression)),
+                },
                 // The same mistake may stand in a default that was taken over from another field.
                 Err(error) if used.written => found.add(used.place, error.to_string()),
                 Err(_) => {}

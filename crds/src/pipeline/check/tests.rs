@@ -121,8 +121,8 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("    key: data.customerId", "    order: {total: data.customerId}", "spec.events[0].order.total", "must give a number"),
     ("    key: data.customerId", "    order: {id: data.id}", "spec.events[0].order.id", "data.id is missing"),
     ("orderId: o1, ", "", "spec.events[0].example", "breaks the event's own schema: data.orderId"),
-    ("required: [orderId]", "required: orderId", "spec.events[0].schema", "is no JSON Schema"),
-    ("schema: {type: object", "schema: {type: objekt", "spec.events[0].schema", "is no JSON Schema"),
+    ("required: [orderId]", "required: orderId", "spec.events[0].schema.required", "must be a list but is a text"),
+    ("schema: {type: object", "schema: {type: objekt", "spec.events[0].schema.type", "did you mean object?"),
     ("append: {notes: data.notes}", "append: {notes: 'f(data)'}", "spec.events[1].append.notes", "f"),
     // Roles.
     ("api: {idempotency: Strict}", "api: {orders: {creates: OrderCreate}}", "spec.api.orders.creates", "did you mean OrderCreated?"),
@@ -195,6 +195,80 @@ fn every_mistake_is_found_at_once() {
     ] {
         assert!(places.iter().any(|p| p == place), "{place} is not in {places:?}");
     }
+}
+
+#[test]
+fn no_mistake_hides_another() {
+    let text = r#"
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backend: kafak
+  backends: [{name: kafka, kafka: {bootstrapServers: "kafka"}}, {name: other, kafka: {}}]
+  topics:
+  - 5
+  - {partitions: 2}
+  - {name: orders, partitions: -1, envelope: Atributes, maxMessageSize: 1Gi}
+  - {name: orders}
+  events:
+  - {name: OrderCreated, topics: [order], effect: Creat, rules: [{rule: data.total}, {rule: 1 +}, {rule: "'x'"}], schema: {type: object, properties: {total: {type: number}}}}
+  - {name: OrderPaid, topics: [orders, orders], schema: {type: strin, required: paid}}
+  api: {publishDeadline: 0s, idempotency: Strikt, scaling: {min: 5, max: 2}}
+  worker: {replicas: 2, scaling: {min: 7, max: 3}, retry: {base: 1h, max: soon}, batch: {size: many}}
+"#;
+    let found = mistakes(text);
+    for place in [
+        "spec: backend must be the name of one of spec.backends",
+        "spec.backends[0].kafka.bootstrapServers: must be host:port",
+        "spec.backends[1].kafka: exactly one of strimzi and bootstrapServers",
+        "spec.topics[0]: must be a map of fields, but is 5",
+        "spec.topics[1].name: is required",
+        "spec.topics[2].partitions: must be between 1 and 1000, but is -1",
+        "spec.topics[2].envelope: must be one of",
+        "spec.topics[2].maxMessageSize: must be between 1Ki and 64Mi",
+        "spec.topics[3].name: orders is already the name of spec.topics[2]: give one of the two another name, or remove it",
+        "spec.events[0].topics[0]: there is no topic order in spec.topics: did you mean orders?",
+        "spec.events[0].effect: must be one of",
+        "spec.events[0].rules[0].rule: must give true or false, but data.total gives a number",
+        "spec.events[0].rules[1].rule: column 4",
+        "spec.events[0].rules[2].rule: must give true or false, but 'x' gives a text",
+        "spec.events[1].topics[1]: orders stands here twice: remove one of the two",
+        "spec.events[1].schema.type: must be one of string",
+        "spec.events[1].schema.required: must be a list",
+        "spec.api.publishDeadline: must be longer than 0",
+        "spec.api.idempotency: must be one of",
+        "spec.api.scaling.min: is 5, more than max, which is 2",
+        "spec.worker: replicas and scaling exclude each other",
+        "spec.worker.scaling.min: is 7, more than max, which is 3",
+        "spec.worker.retry.max: must be a duration",
+        "spec.worker.batch.size: must be a whole number",
+    ] {
+        assert!(found.iter().any(|m| m.starts_with(place)), "{place} is not in {found:#?}");
+    }
+    assert_eq!(found.len(), 24, "and nothing that only follows: {found:#?}");
+}
+
+#[test]
+fn what_yaml_itself_refuses_says_what_to_do() {
+    for (sound, broken, says) in [
+        ("  backend: kafka", "\tbackend: kafka", "line 6: the line is indented with a tab, which YAML does not allow: use spaces"),
+        ("  backend: kafka", "  backend: *kafka", "line 6: a word that begins with * is an alias"),
+        ("  backend: kafka", "  backend: @kafka", "must stand in quotes"),
+        ("  backend: kafka", "  backend: a: b", "a text with a colon must stand in quotes"),
+        ("rate: 5}", "rate: 5", "a bracket is not closed"),
+        ("rate: 5}", "rate: \"5}", "a quote or a bracket is not closed"),
+    ] {
+        let found = mistakes(&SOUND.replacen(sound, broken, 1));
+        assert!(found.len() == 1 && found[0].contains(says), "{broken}: {found:?}");
+    }
+}
+
+#[test]
+fn a_document_without_topics_is_told_what_one_looks_like() {
+    let text = "apiVersion: orderpipeline.dev/v1alpha1\nkind: OrderPipeline\nmetadata: {name: shop}\nspec:\n  \
+                backends: [{name: kafka, kafka: {bootstrapServers: 'kafka:1'}}]\n  topics: []\n  events: [{name: OrderCreated}]\n";
+    assert_eq!(mistakes(text), ["spec.topics: needs at least 1 entry, such as - {name: orders}"]);
 }
 
 #[test]

@@ -1,0 +1,166 @@
+//! What is wrong with a schema itself, in words for its author: the library speaks of its meta-schemas, and of features that it was built
+//! without.
+
+use super::sentence::{below, expectation, json_type, path, shortened};
+use super::{Fault, MAX_FAULTS};
+use crate::document::nearest::nearest;
+use jsonschema::ReferencingError as Reference;
+use jsonschema::ValidationError;
+use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
+use serde_json::{Map, Value as Json, json};
+
+const ROOT: &str = "schema";
+const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "array", "null"];
+/// What stands below these is data, not schema.
+const DATA: [&str; 5] = ["const", "enum", "default", "example", "examples"];
+/// A document is nested no deeper.
+const MAX_DEPTH: usize = 64;
+
+/// Every mistake that can be seen without the library's compiler, which stops at the first.
+pub(super) fn faults(schema: &Json) -> Vec<Fault> {
+    // Which rules hold for a schema says its $schema alone.
+    let Ok(meta) = jsonschema::meta::validator_for(schema) else { return vec![unknown_kind(schema)] };
+    let mut faults = Vec::new();
+    for error in meta.iter_errors(schema).take(MAX_FAULTS) {
+        let fault = Fault { path: path(ROOT, error.instance_path()), message: sentence(&error) };
+        // Several vocabularies may say the same.
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    let mut named = Named::default();
+    each(schema, ROOT, 0, &mut |object, _| named.add(object));
+    each(schema, ROOT, 0, &mut |object, place| faults.extend(unusable(schema, object, place, &named)));
+    faults.truncate(MAX_FAULTS);
+    faults
+}
+
+/// What the compiler finds beyond that.
+pub(super) fn of_build(error: &ValidationError<'_>) -> Vec<Fault> {
+    let nowhere = |what: &str| Fault {
+        path: ROOT.to_owned(),
+        message: format!("holds a $ref that leads nowhere, and nothing is fetched: {}", shortened(what)),
+    };
+    let fault = match error.kind() {
+        Kind::Referencing(Reference::Unretrievable { uri, .. }) => nowhere(uri),
+        Kind::Referencing(reference) => nowhere(&reference.to_string()),
+        _ => Fault { path: path(ROOT, error.instance_path()), message: sentence(error) },
+    };
+    vec![fault]
+}
+
+fn unknown_kind(schema: &Json) -> Fault {
+    let message = format!(
+        "{} is no JSON Schema that is known here: leave $schema out, or name https://json-schema.org/draft/2020-12/schema",
+        shortened(&schema["$schema"].to_string())
+    );
+    Fault { path: below(ROOT, "$schema"), message }
+}
+
+/// What a reference may name beside a place.
+#[derive(Default)]
+struct Named<'a> {
+    ids: bool,
+    anchors: Vec<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    fn add(&mut self, object: &'a Map<String, Json>) {
+        self.ids |= object.get("$id").or(object.get("id")).is_some_and(Json::is_string);
+        let anchors = ["$anchor", "$dynamicAnchor"].map(|keyword| object.get(keyword).and_then(Json::as_str));
+        self.anchors.extend(anchors.into_iter().flatten());
+    }
+}
+
+/// Calls `seen` with every object of a schema that may be a schema, and its place.
+fn each<'a>(schema: &'a Json, place: &str, depth: usize, seen: &mut impl FnMut(&'a Map<String, Json>, &str)) {
+    if depth > MAX_DEPTH {
+        return;
+    }
+    match schema {
+        Json::Object(fields) => {
+            seen(fields, place);
+            for (name, inner) in fields.iter().filter(|(name, _)| !DATA.contains(&name.as_str())) {
+                each(inner, &below(place, name), depth + 1, seen);
+            }
+        }
+        Json::Array(list) => {
+            list.iter().enumerate().for_each(|(index, inner)| each(inner, &format!("{place}[{index}]"), depth + 1, seen));
+        }
+        _ => {}
+    }
+}
+
+/// References that lead out of the schema or nowhere, and patterns that are none.
+fn unusable(root: &Json, object: &Map<String, Json>, place: &str, named: &Named<'_>) -> Vec<Fault> {
+    let text = |keyword: &str| object.get(keyword).and_then(Json::as_str);
+    let reference = text("$ref").and_then(|target| Some(("$ref", astray(root, target, named)?)));
+    let is_none = |pattern: &&str| jsonschema::options().offline().build(&json!({ "pattern": pattern })).is_err();
+    let pattern = text("pattern").filter(is_none).map(|pattern| ("pattern", no_pattern(pattern)));
+    let both = [reference, pattern].into_iter().flatten();
+    both.map(|(keyword, message)| Fault { path: below(place, keyword), message }).collect()
+}
+
+fn no_pattern(pattern: &str) -> String {
+    format!("is no regular expression: {}", shortened(&format!("{pattern:?}")))
+}
+
+fn astray(root: &Json, target: &str, named: &Named<'_>) -> Option<String> {
+    let shown = shortened(target);
+    match target.strip_prefix('#') {
+        Some(name) if name.is_empty() || named.anchors.contains(&name) || root.pointer(&unescaped(name)).is_some() => None,
+        // Within a part that has an id of its own, a reference is read from there: the compiler knows.
+        _ if named.ids => None,
+        Some(_) => Some(format!("there is no {shown} in this schema: put what it names under $defs, and write $ref: '#/$defs/<name>'")),
+        None => Some(format!(
+            "{shown} lies outside of this schema, and nothing is fetched: copy it into $defs, and write $ref: '#/$defs/<name>'"
+        )),
+    }
+}
+
+/// A pointer in a reference is part of an address: %25 is %.
+fn unescaped(pointer: &str) -> String {
+    let mut parts = pointer.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => bytes.extend([&[byte], &part.as_bytes()[2..]].concat()),
+            None => bytes.extend([b"%", part.as_bytes()].concat()),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn sentence(error: &ValidationError<'_>) -> String {
+    let found: &Json = error.instance();
+    match error.kind() {
+        Kind::AnyOf { .. } if error.instance_path().as_str().ends_with("/type") => wrong_type(found),
+        Kind::AnyOf { .. } | Kind::OneOfNotValid { .. } => format!("is not what this keyword of JSON Schema takes: {}", shown(found)),
+        // The only place where a meta-schema takes either is that of a schema.
+        Kind::Type { kind: TypeKind::Multiple(_) } => {
+            format!("must be a schema, which is a map such as {{type: string}}, but is {}", shown(found))
+        }
+        Kind::Enum { .. } => format!("{}, but is {}", expectation(error.kind(), error), shown(found)),
+        Kind::Pattern { .. } => format!("is not written as this keyword of JSON Schema wants it: {}", shown(found)),
+        kind => expectation(kind, error),
+    }
+}
+
+fn wrong_type(found: &Json) -> String {
+    let wrong = |name: &Json| !name.as_str().is_some_and(|name| TYPES.contains(&name));
+    let named = match found {
+        Json::Array(list) => list.iter().find(|name| wrong(name)).unwrap_or(found),
+        one => one,
+    };
+    let near = named.as_str().and_then(|name| nearest(name, TYPES.into_iter()));
+    let hint = near.map(|near| format!(": did you mean {near}?")).unwrap_or_default();
+    format!("must be one of {}, or a list of several of these, but is {}{hint}", TYPES.join(", "), shown(named))
+}
+
+/// A text and a number are shown, what is larger is only named.
+fn shown(value: &Json) -> String {
+    match value {
+        Json::String(text) => shortened(&format!("{text:?}")),
+        other => json_type(other),
+    }
+}
