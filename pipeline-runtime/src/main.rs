@@ -2,9 +2,10 @@
 
 use clap::{Parser, Subcommand};
 use crds::Role;
-use crds::document::Purpose;
+use crds::document::{MAX_BYTES, Purpose};
 use pipeline_runtime::roles::{self, PodFlags, UpFlags};
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -23,7 +24,10 @@ enum What {
     /// Run the whole document here, with nothing else installed.
     Up(UpFlags),
     /// Report every mistake of a document with its place.
-    Check { files: Vec<PathBuf> },
+    Check {
+        /// Documents; - reads one from the standard input.
+        files: Vec<PathBuf>,
+    },
     /// Serve the HTTP API.
     Api(PodFlags),
     /// Apply events to the store.
@@ -57,15 +61,26 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// No more of it than shows that it is too large.
+fn standard_input() -> std::io::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn check(files: &[PathBuf]) -> ExitCode {
     let mut good = !files.is_empty();
     if files.is_empty() {
         eprintln!("check needs at least one file");
     }
     for file in files {
-        let read = std::fs::read_to_string(file).map_err(|e| format!("{} cannot be read: {e}", file.display()));
-        match read.and_then(|text| pipeline_runtime::config::document(file, &text, Purpose::Deploy)) {
-            Ok(_) => println!("{}: good", file.display()),
+        let (name, read) = match file.as_os_str().to_str() {
+            Some("-") => (Path::new("stdin"), standard_input()),
+            _ => (file.as_path(), std::fs::read_to_string(file)),
+        };
+        let read = read.map_err(|e| format!("{} cannot be read: {e}", name.display()));
+        match read.and_then(|text| pipeline_runtime::config::document(name, &text, Purpose::Deploy)) {
+            Ok(_) => println!("{}: good", name.display()),
             Err(mistakes) => {
                 good = false;
                 eprintln!("{mistakes}");

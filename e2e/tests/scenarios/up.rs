@@ -8,7 +8,9 @@ use e2e::product::Product;
 use e2e::{ledger, load};
 use nix::sys::signal::Signal;
 use serde_json::{Value as Json, json};
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -269,6 +271,47 @@ async fn a_topic_and_a_role_that_are_added_while_it_runs_are_there_after_a_start
     up.signal(Signal::SIGINT).unwrap();
     let status = up.wait(Duration::from_secs(30)).await;
     assert!(status.as_ref().is_ok_and(|s| s.success()), "{status:?}\n{}", up.tail());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_cannot_follow_is_said_and_the_last_good_document_goes_on() {
+    let laptop = Laptop::new(DOCUMENT);
+    let up = laptop.up().await;
+    let edits = [
+        (DOCUMENT.replace("name: laptop", "name: desktop"), "metadata.name was laptop and is desktop"),
+        (DOCUMENT.replace("{name: orders}", "{name: orders, partitions: 2}"), "topic orders has 3 partitions and not the 2"),
+    ];
+    for (edited, said) in edits {
+        laptop.edit(&edited);
+        let said = || async {
+            anyhow::ensure!(up.printed().contains(said), "{}", up.tail());
+            Ok(())
+        };
+        eventually("it is said", READY, said).await.unwrap();
+        assert!(laptop.orders().await.unwrap().is_empty());
+    }
+    std::fs::remove_file(laptop.room.path().join("pipeline.yaml")).unwrap();
+    let said = || async {
+        anyhow::ensure!(up.printed().contains("cannot be read any more"), "{}", up.tail());
+        Ok(())
+    };
+    eventually("that the file is gone is said", READY, said).await.unwrap();
+    assert!(laptop.orders().await.unwrap().is_empty() && !up.printed().contains("starting anew"), "{}", up.tail());
+}
+
+#[test]
+fn check_reads_a_document_from_the_standard_input() {
+    let run = |document: &str| {
+        let mut command = Product::command("pipeline-runtime", &["check", "-"]).unwrap();
+        let mut check = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        check.stdin.take().unwrap().write_all(document.as_bytes()).unwrap();
+        let out = check.wait_with_output().unwrap();
+        (out.status.success(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap())
+    };
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: beside}\n---";
+    assert_eq!(run(&format!("{service}{DOCUMENT}")), (true, "stdin: good\n".to_owned()));
+    let (good, said) = run(&DOCUMENT.replace("worker: {}", "worker: {batch: {size: many}}"));
+    assert!(!good && said.starts_with("stdin: spec.worker.batch.size: "), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,9 +30,9 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a refused body is read and thrown away, and for how long, so that the client gets to read its answer
 /// and not a broken pipe.
 #[derive(Clone, Copy)]
-pub struct Drain(usize, Duration);
+pub struct Drain(usize, pub Duration);
 pub const SMALL_DRAIN: Drain = Drain(1 << 20, Duration::from_millis(500));
-const LARGE_DRAIN: Drain = Drain(32 << 20, Duration::from_secs(5));
+pub const LARGE_DRAIN: Drain = Drain(32 << 20, Duration::from_secs(5));
 
 /// The memory for bodies.
 pub struct Budget {
@@ -87,11 +87,21 @@ pub fn limit(max_message_bytes: usize) -> usize {
 /// Reads a JSON body of at most so many bytes.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize, budget: &Budget) -> Result<JsonBody, Problem> {
     if let Err(problem) = must_be_json(headers) {
-        drain(body, SMALL_DRAIN).await;
+        turn_away(headers, body, SMALL_DRAIN);
         return Err(problem);
     }
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        turn_away(headers, body, LARGE_DRAIN);
+        return Err(too_large(announced, limit));
+    }
     let mut share = budget.share(body.size_hint().exact());
-    let text = collect(body, limit, &mut share).await?;
+    // What is announced is taken at once: better refused before it was sent than in the middle.
+    if let Err(overloaded) = share.take(announced as usize) {
+        turn_away(headers, body, SMALL_DRAIN);
+        return Err(overloaded);
+    }
+    let text = collect(body, limit, announced as usize, &mut share).await?;
     let Weight { bytes: weight, depth } = json::weigh(&text);
     if depth > MAX_DEPTH {
         return Err(Problem::bad_request("malformed_json", format!("the body is nested more than {MAX_DEPTH} levels deep")));
@@ -122,18 +132,8 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     if json && utf8 { Ok(()) } else { unsupported(format!("Content-Type {given:?} is not understood: send application/json in UTF-8")) }
 }
 
-async fn collect(mut body: Body, limit: usize, share: &mut Share) -> Result<Bytes, Problem> {
-    let announced = body.size_hint().lower();
-    if announced > limit as u64 {
-        drain(body, LARGE_DRAIN).await;
-        return Err(too_large(announced, limit));
-    }
-    // What is announced is taken at once: better refused before it was sent than in the middle.
-    let mut taken = announced as usize;
-    if let Err(overloaded) = share.take(taken) {
-        drain(body, SMALL_DRAIN).await;
-        return Err(overloaded);
-    }
+/// `taken` of the share is for the body already.
+async fn collect(mut body: Body, limit: usize, mut taken: usize, share: &mut Share) -> Result<Bytes, Problem> {
     let deadline = Instant::now() + READ_WITHIN;
     // A small body is one piece, which is kept as it is.
     let mut only = Bytes::new();
@@ -174,8 +174,16 @@ fn too_large(bytes: u64, limit: usize) -> Problem {
     Problem::too_large(format!("the body has {bytes} bytes or more, and this topic takes messages of at most {} bytes", limit - SLACK))
 }
 
+/// Lets go of a body of which nothing was read, so that it is answered at its head. Who waits for `100 Continue` is not asked for a body
+/// that nobody wants; who sends it anyway is read from, so that the answer arrives and the connection can be used further.
+pub fn turn_away(headers: &HeaderMap, body: Body, drain: Drain) {
+    if !headers.contains_key(header::EXPECT) && !body.is_end_stream() {
+        tokio::spawn(self::drain(body, drain));
+    }
+}
+
 /// Reads what is left of a body that nobody wants, within bounds.
-pub async fn drain(mut body: Body, Drain(most, within): Drain) {
+async fn drain(mut body: Body, Drain(most, within): Drain) {
     let deadline = Instant::now() + within;
     let mut seen = 0;
     while seen < most {

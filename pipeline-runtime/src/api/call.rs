@@ -82,7 +82,7 @@ where
     let result = match admitted {
         Ok((principal, place)) => work(Call { api, id: id.clone(), principal, head, body, place }).await,
         Err(problem) => {
-            body::drain(body, body::SMALL_DRAIN).await;
+            body::turn_away(&head.headers, body, body::SMALL_DRAIN);
             Err(problem)
         }
     };

@@ -50,17 +50,18 @@ impl Source {
     /// Hands each new version of the file to `take_up`. A version that it refuses is logged, and the last good one goes on.
     /// Runs until dropped.
     pub async fn follow(self, take_up: impl Fn(RuntimeConfig) -> Result<Uptake, String>) {
-        let mut seen = tokio::fs::read(&self.file).await.unwrap_or_default();
+        let mut watched = Watched { seen: tokio::fs::read(&self.file).await.unwrap_or_default(), missed: 0 };
         loop {
             tokio::time::sleep(EVERY).await;
-            let Ok(now) = tokio::fs::read(&self.file).await else {
-                continue; // between two versions there may be none for a moment
-            };
-            if now == seen {
-                continue;
-            }
-            seen = now;
             let file = self.file.display();
+            match watched.look(tokio::fs::read(&self.file).await) {
+                Sight::Same => continue,
+                Sight::Gone(reason) => {
+                    tracing::warn!(%file, %reason, "the configuration cannot be read any more: the last good one goes on, and a new one is taken up when it is there");
+                    continue;
+                }
+                Sight::Changed => {}
+            }
             match self.read().and_then(|(config, _)| take_up(config)) {
                 Ok(Uptake::Now) => tracing::info!(%file, "the changed configuration is taken up"),
                 Ok(Uptake::NeedsStart(places)) => {
@@ -70,6 +71,41 @@ impl Source {
                 Err(reason) => {
                     tracing::error!(%file, reason, "the changed configuration is refused; the last good one goes on")
                 }
+            }
+        }
+    }
+}
+
+/// A file, as it is looked at again and again.
+struct Watched {
+    seen: Vec<u8>,
+    /// How often in a row it could not be read.
+    missed: u32,
+}
+
+#[derive(Debug)]
+enum Sight {
+    Same,
+    Changed,
+    /// Said once.
+    Gone(std::io::Error),
+}
+
+impl Watched {
+    fn look(&mut self, read: std::io::Result<Vec<u8>>) -> Sight {
+        match read {
+            Err(reason) => {
+                self.missed = self.missed.saturating_add(1);
+                // Between two versions there may be none for a moment.
+                if self.missed == 2 { Sight::Gone(reason) } else { Sight::Same }
+            }
+            Ok(now) => {
+                self.missed = 0;
+                if now == self.seen {
+                    return Sight::Same;
+                }
+                self.seen = now;
+                Sight::Changed
             }
         }
     }
@@ -112,6 +148,20 @@ spec:
         let text = serde_json::to_string(&written).unwrap();
         assert!(text.contains("\"kind\""));
         assert_eq!(read("config.json", &text, Purpose::Deploy).unwrap(), written);
+    }
+
+    #[test]
+    fn a_file_that_stays_away_is_said_once_and_one_that_is_only_replaced_never() {
+        let mut watched = Watched { seen: b"one".to_vec(), missed: 0 };
+        let gone = || Err(std::io::ErrorKind::NotFound.into());
+        let looks: [std::io::Result<Vec<u8>>; 10] =
+            [gone(), Ok(b"one".to_vec()), gone(), Ok(b"two".to_vec()), gone(), gone(), gone(), Ok(b"two".to_vec()), gone(), gone()];
+        let sights = looks.map(|look| match watched.look(look) {
+            Sight::Same => '-',
+            Sight::Changed => 'c',
+            Sight::Gone(_) => 'g',
+        });
+        assert_eq!(sights.iter().collect::<String>(), "---c-g---g");
     }
 
     #[test]

@@ -32,20 +32,20 @@ impl Live {
     }
 
     /// Follows the configuration. A version that differs in what was `opened` at the start is not taken up: `needs_start` is told
-    /// of it. `take_up` does what else there is to do with any other. Runs until dropped.
+    /// of it. `take_up` does what else there is to do with any other. Both may refuse it. Runs until dropped.
     pub async fn follow(
         self,
         source: Source,
         opened: impl Fn(&RuntimeConfig) -> Opened,
         take_up: impl Fn(&RuntimeConfig) -> Result<(), String>,
-        needs_start: impl Fn(RuntimeConfig),
+        needs_start: impl Fn(RuntimeConfig) -> Result<(), String>,
     ) {
         let at_start = opened(&self.config.load());
         let all = |new: RuntimeConfig| {
             let contract = Contract::compile(&new).map_err(|e| e.to_string())?;
             let places = differences(&at_start, &opened(&new));
             if !places.is_empty() {
-                needs_start(new);
+                needs_start(new)?;
                 return Ok(Uptake::NeedsStart(places));
             }
             take_up(&new)?;

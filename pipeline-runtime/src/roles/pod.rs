@@ -150,7 +150,7 @@ impl Pod {
     fn follow(&mut self, take_up: impl Fn(&RuntimeConfig) -> Result<(), String> + Send + Sync + 'static) {
         let role = self.role;
         let opened = move |config: &RuntimeConfig| config.opened_once(role);
-        self.beside.spawn(self.live.clone().follow(self.source.clone(), opened, take_up, drop));
+        self.beside.spawn(self.live.clone().follow(self.source.clone(), opened, take_up, |_| Ok(())));
     }
 
     async fn api(mut self, listener: TcpListener) -> anyhow::Result<()> {

@@ -128,6 +128,14 @@ async fn make_topics_now(broker: &Arc<dyn Broker>, config: &RuntimeConfig, besid
     let wishes = wishes(&config.topics);
     if broker.ensure_topics(&wishes).await.is_err() {
         beside.spawn(make_topics(broker.clone(), wishes));
+        return;
+    }
+    for wish in &wishes {
+        if let Ok(Some(facts)) = broker.topic(&wish.name).await
+            && facts.partitions.unsigned_abs() != wish.partitions
+        {
+            tracing::warn!("{}", other_partitions(&wish.name, facts.partitions.unsigned_abs(), wish.partitions));
+        }
     }
 }
 
@@ -253,8 +261,17 @@ impl Up {
     /// What arrives is a document that needs a new start.
     fn follow(&mut self, source: Source, api: Option<Arc<ApiState>>) -> mpsc::Receiver<Box<RuntimeConfig>> {
         let (sender, changed) = mpsc::channel(1);
-        let take_up = move |new: &RuntimeConfig| api.as_ref().map_or(Ok(()), |api| api.reload(new).map_err(|e| e.to_string()));
-        let needs_start = move |new: RuntimeConfig| drop(sender.try_send(Box::new(new)));
+        let config = self.live.config.load_full();
+        let first = config.clone();
+        let take_up = move |new: &RuntimeConfig| {
+            stays_what_it_is(&first, new)?;
+            api.as_ref().map_or(Ok(()), |api| api.reload(new).map_err(|e| e.to_string()))
+        };
+        let needs_start = move |new: RuntimeConfig| {
+            stays_what_it_is(&config, &new)?;
+            let _ = sender.try_send(Box::new(new)); // full: a new start is on its way already
+            Ok(())
+        };
         self.beside.spawn(self.live.clone().follow(source, opened_once, take_up, needs_start));
         changed
     }
@@ -271,6 +288,30 @@ impl Up {
             grace: GRACE,
         }
     }
+}
+
+/// What no start of the same process can change: whose state this is, and in which partition a key lies.
+fn stays_what_it_is(old: &RuntimeConfig, new: &RuntimeConfig) -> Result<(), String> {
+    if new.pipeline != old.pipeline {
+        return Err(format!(
+            "metadata.name was {} and is {}: another name is another pipeline, with a state of its own; end this process and start it \
+             anew for that one, or take the name back",
+            old.pipeline, new.pipeline
+        ));
+    }
+    for topic in &new.topics {
+        if let Some(was) = old.topic(&topic.name).filter(|was| was.partitions != topic.partitions) {
+            return Err(other_partitions(&topic.name, was.partitions, topic.partitions));
+        }
+    }
+    Ok(())
+}
+
+fn other_partitions(topic: &str, has: u32, wanted: u32) -> String {
+    format!(
+        "topic {topic} has {has} partitions and not the {wanted} of the document: a topic keeps its partitions, as keys would move to \
+         others and lose their order; write {has}, or use a topic with another name"
+    )
 }
 
 /// Of every role; which roles there are is part of it.
@@ -291,8 +332,30 @@ fn by_itself(done: Result<(Role, anyhow::Result<()>), JoinError>) -> anyhow::Err
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_and_the_partitions_of_a_topic_stay_while_it_runs_and_other_topics_come_and_go() {
+        const DOCUMENT: &str = "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: kafka, kafka: {bootstrapServers: 'kafka:9092'}}]
+  topics: [{name: orders, partitions: 6}, {name: more}]
+  events: [{name: OrderCreated, topics: [orders]}]
+";
+        let config = |from: &str, to: &str| crds::resolve(&crds::document::read(&DOCUMENT.replace(from, to)).unwrap());
+        let said = |from: &str, to: &str| stays_what_it_is(&config("", ""), &config(from, to)).unwrap_err();
+        assert!(said("name: shop", "name: store").contains("metadata.name was shop and is store"));
+        assert!(said("partitions: 6", "partitions: 3").contains("topic orders has 6 partitions and not the 3"));
+        assert!(said("partitions: 6", "partitions: 9").contains("write 6"));
+        for (from, to) in [("{name: more}", "{name: other}"), (", {name: more}", ""), ("topics: [orders]", "topics: [orders, more]")] {
+            assert_eq!(stays_what_it_is(&config("", ""), &config(from, to)), Ok(()));
+        }
+    }
 
     #[test]
     fn a_role_that_ends_by_itself_is_named_with_its_reason() {

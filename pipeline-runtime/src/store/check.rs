@@ -186,7 +186,8 @@ fn amount(given: &str) -> Result<Cents, String> {
     // the value is 0.<digits> x 10^point
     let point = whole.len() as i64 - (all.len() - significant.len()) as i64 + i64::from(exponent);
     if point > WHOLE_DIGITS {
-        return Err(format!("the amount {} does not fit: the largest is {}.99", shortened(given), "9".repeat(WHOLE_DIGITS as usize)));
+        let most = format!("{}.{}", "9".repeat(WHOLE_DIGITS as usize), "9".repeat(DECIMALS as usize));
+        return Err(format!("the amount {} does not fit: it must be between -{most} and {most}", shortened(given)));
     }
     let zeros = point + DECIMALS - digits.len() as i64;
     if zeros < 0 {
@@ -197,8 +198,12 @@ fn amount(given: &str) -> Result<Cents, String> {
     Ok(Cents(sign * cents))
 }
 
+/// Cut where it must be, and visibly: a number without its last digits would be another number.
 fn shortened(text: &str) -> String {
-    text.chars().take(40).collect()
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}... ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +255,8 @@ mod tests {
             let error = amount(given).unwrap_err();
             assert!(error.contains(why), "{given}: {error}");
         }
+        let large = amount(&1e300.to_string()).unwrap_err();
+        assert!(large.contains("... (301 characters)") && large.contains("between -99999999.99 and 99999999.99"), "{large}");
     }
 
     #[test]

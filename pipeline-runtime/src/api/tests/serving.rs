@@ -72,6 +72,35 @@ async fn a_body_that_is_too_large_is_answered_while_the_client_still_writes() {
 }
 
 #[tokio::test]
+async fn what_is_refused_by_its_head_is_answered_at_once_and_nobody_is_asked_for_the_body() {
+    let process = process();
+    let server = start(process.router.clone(), Limits::default()).await;
+    let large = head(11 << 20);
+    let foreign = head(100).replace("secret", "stolen");
+    let text = head(100).replace("application/json", "text/plain");
+    // Not one byte of a body is sent here: who waits for it, waits for as long as refused bodies are read.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(large.as_bytes()).await.unwrap();
+    let (answer, _) = tokio::time::timeout(super::body::LARGE_DRAIN.1 / 2, answer_of(&mut stream)).await.expect("it waits for the body");
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    for (head, status) in [(large, "413"), (foreign, "401"), (text, "415")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+        let (answer, _) = answer_of(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    // Who is welcome is asked to go on.
+    let order = order().to_string();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(head(order.len()).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(order.as_bytes()).await.unwrap();
+    assert!(answer_of(&mut stream).await.0.starts_with("HTTP/1.1 202"));
+}
+
+#[tokio::test]
 async fn a_connection_is_kept_for_further_requests() {
     let process = process();
     let server = start(process.router.clone(), Limits::default()).await;
