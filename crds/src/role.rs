@@ -52,7 +52,10 @@ impl RuntimeConfig {
     pub fn opened_once(&self, role: Role) -> Opened {
         let mut opened = Opened::new();
         let mut add = |place: &str, value: Json| opened.insert(place.to_owned(), value);
-        add("spec.backend", json!(self.backend));
+        // Between several it is moved while pods run; which one is used then stands in the switch state.
+        if self.backends.len() < 2 {
+            add("spec.backend", json!(self.backend));
+        }
         add("spec.backends", json!(self.backends));
         add("spec.topics", json!(self.topics));
         add("spec.telemetry.otlp", json!(self.telemetry.otlp));
@@ -120,6 +123,14 @@ spec:
         assert_eq!(changed("{size: 5}", "{size: 5, pollInterval: 3s}", Role::Api), Vec::<String>::new());
         assert_eq!(changed("api: {}", "api: {publishDeadline: 9s}", Role::Api), ["spec.api.publishDeadline"]);
         assert_eq!(changed("kafka:9092", "kafka:9093", Role::Generator), ["spec.backends"]);
+    }
+
+    #[test]
+    fn which_of_several_backends_is_written_to_is_not() {
+        let document =
+            DOCUMENT.replace("  backends: [", "  backend: kafka\n  backends: [{name: next, kafka: {bootstrapServers: 'next:9092'}}, ");
+        let opened = |text: &str| crate::resolve(&crate::document::read(text).unwrap()).opened_once(Role::Api);
+        assert_eq!(differences(&opened(&document), &opened(&document.replace("backend: kafka", "backend: next"))), Vec::<String>::new());
     }
 
     #[test]

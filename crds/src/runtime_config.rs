@@ -21,6 +21,9 @@ pub struct RuntimeConfig {
     /// The backend that the document asks for: one of `backends`.
     pub backend: String,
     pub backends: Vec<Backend>,
+    /// How a switch between them behaves.
+    #[serde(default)]
+    pub switching: SwitchingConfig,
     /// The pipeline's own topics, and the dead-letter topics of these (`dead_letter: None`).
     pub topics: Vec<TopicConfig>,
     pub events: Vec<EventConfig>,
@@ -29,6 +32,21 @@ pub struct RuntimeConfig {
     pub worker: Option<WorkerConfig>,
     pub generator: Option<GeneratorConfig>,
     pub telemetry: Telemetry,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchingConfig {
+    /// The longest time that writes may wait.
+    pub hold_deadline: Duration,
+    /// Workers leave a broker after so long although it is not drained. None: they drain it however long it takes.
+    pub drain_deadline: Option<Duration>,
+}
+
+impl Default for SwitchingConfig {
+    fn default() -> Self {
+        SwitchingConfig { hold_deadline: Duration::from_secs(1), drain_deadline: None }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -23,10 +23,7 @@ pub fn config_map(pipeline: &str) -> String {
     format!("{pipeline}-config")
 }
 
-/// The state of the switch between backends. The operator never applies it: it is only replaced under its resourceVersion.
-pub fn switch_state(pipeline: &str) -> String {
-    format!("{pipeline}-switch")
-}
+pub use crds::switch::names::state_config_map as switch_state;
 
 /// ServiceAccount, Role and RoleBinding of the pods.
 pub fn access(pipeline: &str) -> String {

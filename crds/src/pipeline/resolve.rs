@@ -15,6 +15,7 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
         namespace: pipeline.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
         backend: spec.backend_in_use().map(|b| b.name.0.clone()).unwrap_or_default(),
         backends: spec.backends.clone(),
+        switching: spec.switching.as_ref().map(switching).unwrap_or_default(),
         topics: topics(spec),
         events: spec.events.iter().enumerate().map(|(index, event)| spec.event_config(index, event)).collect(),
         store: store(spec.store.as_ref(), &name),
@@ -24,6 +25,12 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
         telemetry: spec.telemetry.clone().unwrap_or_default(),
         pipeline: name,
     }
+}
+
+fn switching(switching: &Switching) -> SwitchingConfig {
+    let default = SwitchingConfig::default();
+    let drain = switching.drain.deadline.parse().filter(|_| switching.drain.on_deadline == OnDrainDeadline::Proceed);
+    SwitchingConfig { hold_deadline: GoDuration::or(Some(&switching.hold_deadline), default.hold_deadline), drain_deadline: drain }
 }
 
 impl Topic {

@@ -7,12 +7,14 @@
 //! - `excused`: whether a member's answer has to be waited for.
 //! - `gate`: in every pod: may a message be handed to a broker now, to which one, and what does the pod answer.
 //! - `reader`: in every worker: which broker is read, how far, what is sealed and what is drained.
+//! - `names`: what the objects of a switch are called.
 //! - `stamp`: which epoch a message belongs to.
 //! - `rules`: the rules of the protocol by name, so that a test can drop one and see what breaks.
 
 mod coordinator;
 mod excused;
 mod gate;
+pub mod names;
 mod reader;
 mod request;
 mod rules;

@@ -133,6 +133,7 @@ fn config() -> RuntimeConfig {
         namespace: "default".into(),
         backend: "test".into(),
         backends: vec![],
+        switching: Default::default(),
         topics: vec![topic("orders")],
         events: vec![event("OrderCreated", Effect::Create, order_schema), event("OrderStatusChanged", Effect::Update, change_schema)],
         store,
