@@ -9,7 +9,7 @@
 //! - `reader`: in every worker: which broker is read, how far, what is sealed and what is drained.
 //! - `names`: what the objects of a switch are called.
 //! - `stamp`: which epoch a message belongs to.
-//! - `rules`: the rules of the protocol by name, so that a test can drop one and see what breaks.
+//! - `rules`: the rules of the protocol by name. The model (tests only) drops one after the other and must find what breaks.
 
 mod coordinator;
 mod excused;
@@ -21,6 +21,9 @@ mod rules;
 mod stamp;
 mod state;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod model;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;

@@ -31,8 +31,10 @@ pub struct SwitchState {
 /// Numbers only: the model looks at millions of states, and these tell them apart.
 impl Hash for SwitchState {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let phase = std::mem::discriminant(&self.phase);
-        (self.revision, self.since, phase, self.active().epoch, self.newest().epoch).hash(hasher);
+        let (phase, restored) = (std::mem::discriminant(&self.phase), matches!(self.phase, Phase::Hold { restored: true, .. }));
+        (self.revision, self.since, phase, restored, self.asked.since).hash(hasher);
+        self.epochs.iter().for_each(|open| (open.epoch, open.sealed).hash(hasher));
+        self.epochs.len().hash(hasher);
     }
 }
 
