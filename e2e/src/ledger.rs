@@ -102,6 +102,7 @@ mod tests {
             body,
             created: Outcome::Accepted,
             changes: changes.iter().map(|c| ((*c).to_owned(), Outcome::Accepted)).collect(),
+            repeats: 0,
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Told {
     pub created: Outcome,
     /// The statuses it set, in their order.
     pub changes: Vec<(String, Outcome)>,
+    /// How often a request had to be repeated.
+    pub repeats: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +83,15 @@ async fn order(http: &Client, plan: &Plan, url: &str, number: usize) -> Told {
         "tenantId": format!("t-{}", number % 3),
         "channel": "e2e",
     });
-    let created = until_answered(http, plan, Method::POST, &format!("{url}/orders"), &format!("{order_id}-create"), &body).await;
-    let mut told = Told { order_id, body, created, changes: vec![] };
+    let mut repeats = 0;
+    let request = format!("{order_id}-create");
+    let created = until_answered(http, plan, Method::POST, &format!("{url}/orders"), &request, &body, &mut repeats).await;
+    let mut told = Told { order_id, body, created, changes: vec![], repeats };
     if created == Outcome::Accepted && number.is_multiple_of(2) {
         for status in &plan.statuses {
             let request = format!("{}-{status}", told.order_id);
             let path = format!("{url}/orders/{}", told.order_id);
-            let outcome = until_answered(http, plan, Method::PATCH, &path, &request, &json!({"status": status})).await;
+            let outcome = until_answered(http, plan, Method::PATCH, &path, &request, &json!({"status": status}), &mut told.repeats).await;
             told.changes.push((status.clone(), outcome));
             if outcome != Outcome::Accepted {
                 break; // what comes after an unknown outcome has no order to check
@@ -98,7 +102,7 @@ async fn order(http: &Client, plan: &Plan, url: &str, number: usize) -> Told {
 }
 
 /// Sends the same request under the same id until it is answered for good.
-async fn until_answered(http: &Client, plan: &Plan, method: Method, url: &str, id: &str, body: &Json) -> Outcome {
+async fn until_answered(http: &Client, plan: &Plan, method: Method, url: &str, id: &str, body: &Json, repeats: &mut usize) -> Outcome {
     let give_up = Instant::now() + plan.patience;
     loop {
         let sent = http.request(method.clone(), url).header("X-API-Key", &plan.key).header("X-Request-Id", id).json(body).send().await;
@@ -106,7 +110,10 @@ async fn until_answered(http: &Client, plan: &Plan, method: Method, url: &str, i
             Ok(StatusCode::ACCEPTED) => return Outcome::Accepted,
             Ok(status) if status.is_client_error() => return Outcome::Refused,
             _ if Instant::now() > give_up => return Outcome::Unknown,
-            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            _ => {
+                *repeats += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 }

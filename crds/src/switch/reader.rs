@@ -136,6 +136,10 @@ impl Seals {
         Seals { lineage: lineage.clone(), through: stamp.map(|stamp| stamp.epoch), read: VecDeque::new() }
     }
 
+    pub fn lineage(&self) -> &Arc<str> {
+        &self.lineage
+    }
+
     /// All epochs up to this one are complete here.
     pub fn through(&self) -> Option<u64> {
         self.through

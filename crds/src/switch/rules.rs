@@ -40,6 +40,10 @@ pub struct Rules;
 
 #[cfg(not(any(test, feature = "drop-rules")))]
 impl Rules {
+    /// Those of this process.
+    pub const fn in_force() -> Rules {
+        Rules
+    }
     #[inline(always)]
     pub const fn keep(self, _: Rule) -> bool {
         true
@@ -55,6 +59,11 @@ pub struct Rules {
 
 #[cfg(any(test, feature = "drop-rules"))]
 impl Rules {
+    /// Those of this process: a build for fault tests drops the one that `DROP_RULE` names.
+    pub fn in_force() -> Rules {
+        let Ok(name) = std::env::var("DROP_RULE") else { return Rules::default() };
+        name.parse().unwrap_or_else(|error: String| panic!("DROP_RULE: {error}"))
+    }
     pub const fn without(rule: Rule) -> Rules {
         Rules { dropped: Some(rule) }
     }

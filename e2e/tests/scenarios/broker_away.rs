@@ -69,7 +69,7 @@ async fn a_broker_that_goes_away_is_answered_with_503_and_comes_back_by_itself()
             .unwrap();
         }
         eventually("the same request is accepted", READY, || async { Ok(post().send().await?.error_for_status()?) }).await.unwrap();
-        told.push(load::Told { order_id: format!("lone-{round}"), body, created: load::Outcome::Accepted, changes: vec![] });
+        told.push(load::Told { order_id: format!("lone-{round}"), body, created: load::Outcome::Accepted, changes: vec![], repeats: 0 });
         told.extend(load.await.unwrap().unwrap());
     }
     let stored = pipeline.settled(&told).await.unwrap();

@@ -8,4 +8,5 @@ mod pipeline;
 mod poison;
 mod same_request;
 mod stopping;
+mod switching;
 mod up;

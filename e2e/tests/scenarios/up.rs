@@ -32,21 +32,21 @@ spec:
 "#;
 
 /// A laptop: a folder with a document.
-struct Laptop {
-    room: Arc<Room>,
+pub struct Laptop {
+    pub room: Arc<Room>,
     port: u16,
-    url: String,
+    pub url: String,
 }
 
 impl Laptop {
-    fn new(document: &str) -> Laptop {
+    pub fn new(document: &str) -> Laptop {
         let room = Room::new("up").unwrap();
         std::fs::write(room.path().join("pipeline.yaml"), document).unwrap();
         let port = free_port().unwrap();
         Laptop { room, port, url: format!("http://127.0.0.1:{port}") }
     }
 
-    async fn up(&self) -> Product {
+    pub async fn up(&self) -> Product {
         self.up_with(Some(KEY)).await
     }
 
@@ -58,11 +58,11 @@ impl Laptop {
         up
     }
 
-    fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.room.path().join(".orderpipeline/laptop/state.db")
     }
 
-    fn edit(&self, document: &str) {
+    pub fn edit(&self, document: &str) {
         std::fs::write(self.room.path().join("pipeline.yaml"), document).unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use super::call::RequestId;
 use super::errors::{Answer, Problem, respond};
-use crate::broker::Broker;
+use crate::publish::Publisher;
 use crate::store::Store;
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -22,7 +22,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// What was last seen of broker and store. Asked by one task, read by every request.
 #[derive(Debug)]
 pub struct Health {
-    backend: String,
+    /// The one that is written to.
+    backend: ArcSwap<String>,
     /// Nothing can be accepted without the store: `idempotency: Strict`.
     needs_store: bool,
     links: ArcSwap<Links>,
@@ -41,15 +42,19 @@ impl Health {
     pub fn new(backend: &str, needs_store: bool) -> Arc<Health> {
         let not_yet = Some("not asked yet: this process has just started".to_owned());
         let links = ArcSwap::from_pointee(Links { broker: not_yet.clone(), store: not_yet });
-        Arc::new(Health { backend: backend.to_owned(), needs_store, links, latched: AtomicBool::new(false) })
+        Arc::new(Health { backend: ArcSwap::from_pointee(backend.to_owned()), needs_store, links, latched: AtomicBool::new(false) })
     }
 
-    /// Asks the broker and the store, for ever. Spawn it once.
-    pub async fn watch(self: Arc<Health>, broker: Arc<dyn Broker>, store: Option<Arc<dyn Store>>, every: Duration) {
+    /// Asks the broker that is written to and the store, for ever. Spawn it once.
+    pub async fn watch(self: Arc<Health>, publisher: Publisher, store: Option<Arc<dyn Store>>, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let broker = publisher.broker();
+            if **self.backend.load() != broker.name() {
+                self.backend.store(Arc::new(broker.name().to_owned()));
+            }
             let broker = async {
                 match timeout(ANSWER_WITHIN, broker.connected()).await {
                     Ok(answer) => answer.err().map(|e| e.to_string()),
@@ -78,8 +83,8 @@ impl Health {
         let before = self.links.swap(Arc::new(links.clone()));
         if before.broker != links.broker {
             match &links.broker {
-                None => tracing::info!(backend = self.backend, "connected"),
-                Some(reason) => tracing::warn!(backend = self.backend, reason, "not connected"),
+                None => tracing::info!(backend = %self.backend.load(), "connected"),
+                Some(reason) => tracing::warn!(backend = %self.backend.load(), reason, "not connected"),
             }
         }
         if before.store != links.store {
@@ -105,7 +110,11 @@ impl Health {
     fn ready(&self) -> Result<Answer, Problem> {
         let links = self.links();
         if let Some(reason) = &links.broker {
-            return Err(Problem::unavailable("backend_unreachable", format!("not connected to backend {}: {reason}", self.backend), 5));
+            return Err(Problem::unavailable(
+                "backend_unreachable",
+                format!("not connected to backend {}: {reason}", self.backend.load()),
+                5,
+            ));
         }
         match &links.store {
             Some(reason) if self.needs_store => {
@@ -113,7 +122,7 @@ impl Health {
             }
             store => {
                 let store = store.as_deref().unwrap_or("connected");
-                Answer::json(StatusCode::OK, &json!({"status": "ready", "backend": self.backend, "store": store}))
+                Answer::json(StatusCode::OK, &json!({"status": "ready", "backend": &**self.backend.load(), "store": store}))
             }
         }
     }
@@ -122,7 +131,7 @@ impl Health {
     /// and not a refused connection.
     fn latched(&self) -> Result<Answer, Problem> {
         match self.latched.load(Ordering::Relaxed) {
-            true => Answer::json(StatusCode::OK, &json!({"status": "ready", "backend": self.backend, "latched": true})),
+            true => Answer::json(StatusCode::OK, &json!({"status": "ready", "backend": &**self.backend.load(), "latched": true})),
             false => self.ready(),
         }
     }

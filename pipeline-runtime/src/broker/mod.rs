@@ -228,6 +228,10 @@ pub trait Broker: Send + Sync + 'static {
     /// The offset behind the last message of each partition.
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError>;
 
+    /// Gives up what is in flight: each of it is reported soon, as `Unknown` where it may have arrived. A broker that answers by itself
+    /// within moments has nothing to do.
+    fn purge(&self) {}
+
     /// Sends what is queued, waits at most so long for the acks. What is left afterwards is answered `Unknown`.
     async fn flush(&self, deadline: Duration);
 }

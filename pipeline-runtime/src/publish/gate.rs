@@ -1,38 +1,145 @@
-//! The gate: whether messages may be handed to the broker now. With one backend it stands open until the pod stops.
+//! The gate: whether messages may be handed to a broker now, and to which one. With one backend it stands open until the pod stops;
+//! with several it obeys the state of the switch.
 
-use std::sync::Arc;
+use crds::member::Answer;
+use crds::switch::{self, Admit, Closed, Opening, Source, SwitchState, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// The most messages that wait at a held gate. All that the API, the generator and the worker can have in work at once is less.
+const MOST_WAITING: usize = 8192;
 
 /// The gate, and the count of what is in flight behind it: from hand-over to the client library until its report.
-#[derive(Debug, Default)]
 pub struct Gate {
     shut: AtomicBool,
     in_flight: AtomicUsize,
     settled: Notify,
+    /// None: there is one backend.
+    switched: Option<Switched>,
 }
 
-/// The pod stops: nothing more is published from here.
+struct Switched {
+    protocol: Mutex<switch::Gate>,
+    began: Instant,
+    /// What the protocol has taken as news.
+    states: watch::Sender<Arc<SwitchState>>,
+    /// There may be another answer to the coordinator.
+    news: Notify,
+    waiting: AtomicUsize,
+    /// Those who wait, one behind the other: they go on in the order in which they came.
+    queue: tokio::sync::Mutex<()>,
+    /// Since when somebody waits, and under which revision of the phase.
+    pause: Mutex<Option<Instant>>,
+}
+
+/// Why a message may not be handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this process is stopping and publishes nothing more")]
-pub struct Shut;
+pub enum NotNow {
+    #[error("this process is stopping and publishes nothing more")]
+    Shut,
+    #[error("{}", Closed::CutOff)]
+    CutOff,
+    #[error("the pipeline is moving to another backend, and that took longer than this message may wait")]
+    Held,
+    #[error("the pipeline is moving to another backend, and {MOST_WAITING} messages wait for that already")]
+    Full,
+}
 
 /// The right to hand over one message; given back by the broker's report.
 #[derive(Debug)]
-pub struct Pass(Arc<Gate>);
+pub struct Pass {
+    gate: Arc<Gate>,
+    /// Where it goes; None where there is one backend.
+    opening: Option<Arc<Opening>>,
+}
+
+impl Pass {
+    pub fn opening(&self) -> Option<&Arc<Opening>> {
+        self.opening.as_ref()
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
 
 impl Gate {
+    /// For a pipeline with one backend.
     pub fn open() -> Arc<Gate> {
-        Arc::default()
+        Arc::new(Gate::new(None))
     }
 
-    /// A pass through the gate. It is counted before the gate is looked at, so that [`Gate::settle`] misses none.
-    pub fn enter(self: &Arc<Gate>) -> Result<Pass, Shut> {
+    /// For a pipeline with several: `protocol` obeys a state already.
+    pub fn switched(protocol: switch::Gate, began: Instant) -> Option<Arc<Gate>> {
+        let state = protocol.state()?.clone();
+        let switched = Switched {
+            protocol: Mutex::new(protocol),
+            began,
+            states: watch::Sender::new(state),
+            news: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            queue: tokio::sync::Mutex::default(),
+            pause: Mutex::default(),
+        };
+        Some(Arc::new(Gate::new(Some(switched))))
+    }
+
+    fn new(switched: Option<Switched>) -> Gate {
+        Gate { shut: AtomicBool::new(false), in_flight: AtomicUsize::new(0), settled: Notify::new(), switched }
+    }
+
+    /// A pass through the gate, if it is open now. It is counted before the gate is looked at, so that [`Gate::settle`] misses none.
+    pub fn enter(self: &Arc<Self>) -> Result<Pass, NotNow> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let pass = Pass(self.clone());
-        if self.shut.load(Ordering::SeqCst) { Err(Shut) } else { Ok(pass) }
+        let mut pass = Pass { gate: self.clone(), opening: None };
+        if self.shut.load(Ordering::SeqCst) {
+            return Err(NotNow::Shut);
+        }
+        let Some(switched) = &self.switched else { return Ok(pass) };
+        match switched.protocol().admit() {
+            Admit::Pass(opening) => {
+                pass.opening = Some(opening);
+                Ok(pass)
+            }
+            Admit::Wait => Err(NotNow::Held),
+            Admit::Closed(Closed::CutOff) => Err(NotNow::CutOff),
+            Admit::Closed(Closed::Stopping) => Err(NotNow::Shut),
+        }
+    }
+
+    /// A pass through the gate, waiting at a held one until then. Whoever waits goes on in turn.
+    pub async fn pass(self: &Arc<Self>, until: Instant) -> Result<Pass, NotNow> {
+        let Some(switched) = &self.switched else { return self.enter() };
+        if switched.waiting.load(Ordering::Acquire) == 0 {
+            match self.enter() {
+                Err(NotNow::Held) => {}
+                result => return result,
+            }
+        }
+        let _waiting = switched.wait()?;
+        let in_turn = async {
+            let _turn = switched.queue.lock().await;
+            let mut states = switched.states.subscribe();
+            loop {
+                states.mark_unchanged();
+                match self.enter() {
+                    Err(NotNow::Held) => {}
+                    result => return result,
+                }
+                // The sender is part of the gate.
+                let _ = states.changed().await;
+            }
+        };
+        let result = timeout_at(until, in_turn).await.unwrap_or(Err(NotNow::Held));
+        if let Ok(pass) = &result {
+            switched.goes_on(pass);
+        }
+        result
     }
 
     pub fn is_shut(&self) -> bool {
@@ -46,6 +153,11 @@ impl Gate {
     /// Shuts the gate for good.
     pub fn shut(&self) {
         self.shut.store(true, Ordering::SeqCst);
+        if let Some(switched) = &self.switched {
+            switched.protocol().stop();
+            switched.states.send_modify(|_| {}); // those who wait look again
+            switched.news.notify_one();
+        }
     }
 
     /// Waits until nothing is in flight, at most so long. Returns what still is.
@@ -54,17 +166,115 @@ impl Gate {
         loop {
             let settled = self.settled.notified();
             let left = self.in_flight();
-            if left == 0 || tokio::time::timeout_at(deadline, settled).await.is_err() {
+            if left == 0 || timeout_at(deadline, settled).await.is_err() {
                 return left.min(self.in_flight());
             }
         }
     }
 }
 
+/// For whoever brings the state and carries the answers. None of it does anything where there is one backend.
+impl Gate {
+    /// A state has come in; it is obeyed if it is news.
+    pub fn observe(&self, source: Source, state: &Arc<SwitchState>) -> bool {
+        let Some(switched) = &self.switched else { return false };
+        let mut protocol = switched.protocol();
+        let obeyed = protocol.observe(source, state, switched.now());
+        if obeyed {
+            // Under the lock: two that come in at once are told in their order.
+            switched.states.send_replace(state.clone());
+            switched.news.notify_one();
+        }
+        obeyed
+    }
+
+    /// The states that are obeyed, as they come.
+    pub fn states(&self) -> Option<watch::Receiver<Arc<SwitchState>>> {
+        self.switched.as_ref().map(|switched| switched.states.subscribe())
+    }
+
+    /// Until there may be another answer.
+    pub async fn news(&self) {
+        match &self.switched {
+            Some(switched) => switched.news.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub fn answer(&self) -> Option<Answer> {
+        self.switched.as_ref()?.protocol().answer()
+    }
+
+    /// The target that is to be prepared, and the state that asks for it.
+    pub fn to_prepare(&self) -> Option<(Arc<SwitchState>, Arc<str>)> {
+        let protocol = self.switched.as_ref()?.protocol();
+        Some((protocol.state()?.clone(), protocol.to_prepare()?.clone()))
+    }
+
+    pub fn prepared(&self, begun_by: &SwitchState, verdict: Verdict) {
+        if let Some(switched) = &self.switched {
+            switched.protocol().prepared(begun_by, verdict);
+            switched.news.notify_one();
+        }
+    }
+
+    /// When what is in flight has to be given up, so that this process does not end everyone's hold.
+    pub fn purge_at(&self) -> Option<Instant> {
+        let switched = self.switched.as_ref()?;
+        let protocol = switched.protocol();
+        let at = protocol.purge_at().filter(|_| protocol.in_flight() > 0)?;
+        Some(switched.began + at)
+    }
+}
+
+impl Switched {
+    fn protocol(&self) -> MutexGuard<'_, switch::Gate> {
+        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A place in the room of those who wait.
+    fn wait(&self) -> Result<Waiting<'_>, NotNow> {
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= MOST_WAITING {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(NotNow::Full);
+        }
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        Ok(Waiting(self))
+    }
+
+    /// The first one that goes on ends the pause.
+    fn goes_on(&self, pass: &Pass) {
+        let Some(since) = self.pause.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let backend = pass.opening().map_or("", |opening| &*opening.backend);
+        let ms = since.elapsed().as_secs_f64() * 1000.0;
+        tracing::info!(backend, waiting = self.waiting.load(Ordering::Relaxed), "writes go on after a pause of {ms:.1} ms");
+    }
+}
+
+struct Waiting<'a>(&'a Switched);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Whoever waited has gone without going on: the next pause is measured anew.
+            self.0.pause.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.settled.notify_waiters();
+        if let (Some(opening), Some(switched)) = (&self.opening, &self.gate.switched)
+            && switched.protocol().settled(opening.epoch)
+        {
+            switched.news.notify_one();
+        }
+        if self.gate.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.gate.settled.notify_waiters();
         }
     }
 }

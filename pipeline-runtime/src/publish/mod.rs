@@ -1,7 +1,11 @@
 //! The gate and the publisher: the only way to a broker, for the API, the generator, emits and dead letters.
 
+mod brokers;
 mod gate;
 mod publisher;
+mod seal;
 
-pub use gate::{Gate, Pass, Shut};
+pub use brokers::Brokers;
+pub use gate::{Gate, NotNow, Pass};
 pub use publisher::Publisher;
+pub use seal::{Unsealed, seal};

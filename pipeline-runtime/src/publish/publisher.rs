@@ -1,5 +1,10 @@
-use super::{Gate, Shut};
-use crate::broker::{Broker, Completion, Outgoing, PublishError, PublishResult};
+use super::{Brokers, Gate, Pass};
+use crate::broker::{Broker, Completion, Header, Outgoing, PublishError, PublishResult};
+use crate::codec::attribute;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use crds::switch::Opening;
+use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -9,20 +14,41 @@ const ATTEMPTS: u32 = 3;
 /// Wait before the second attempt; doubled before each further one.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Publishes through the gate. Cheap to clone.
+/// Publishes through the gate, to the broker that the gate names. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    broker: Arc<dyn Broker>,
+    brokers: Arc<Brokers>,
     gate: Arc<Gate>,
+    writing: Arc<ArcSwap<Writing>>,
+}
+
+/// Where messages went last: looked up anew only when the gate names another place.
+struct Writing {
+    opening: Option<Arc<Opening>>,
+    broker: Arc<dyn Broker>,
+    stamp: Option<Header>,
 }
 
 impl Publisher {
+    /// To one broker, or beginning with this one where the gate knows several.
     pub fn new(broker: Arc<dyn Broker>, gate: Arc<Gate>) -> Publisher {
-        Publisher { broker, gate }
+        Publisher::among(Brokers::of([broker.clone()]), broker, gate)
     }
 
-    pub fn broker(&self) -> &Arc<dyn Broker> {
-        &self.broker
+    pub fn among(brokers: Arc<Brokers>, first: Arc<dyn Broker>, gate: Arc<Gate>) -> Publisher {
+        let writing = Writing { opening: None, broker: first, stamp: None };
+        Publisher { brokers, gate, writing: Arc::new(ArcSwap::from_pointee(writing)) }
+    }
+
+    /// The broker that is written to.
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        let state = self.gate.states().map(|states| states.borrow().newest().backend.clone());
+        let newest = state.and_then(|backend| self.brokers.get(&backend).ok());
+        newest.unwrap_or_else(|| self.writing.load().broker.clone())
+    }
+
+    pub fn brokers(&self) -> &Arc<Brokers> {
+        &self.brokers
     }
 
     pub fn gate(&self) -> &Arc<Gate> {
@@ -36,22 +62,55 @@ impl Publisher {
         let mut attempt = 1;
         loop {
             let last = attempt == ATTEMPTS;
-            let pass = self.gate.enter().map_err(|Shut| PublishError::Refused { reason: Shut.to_string(), retriable: false })?;
+            let refused = |reason: String| PublishError::Refused { reason, retriable: false };
+            let pass = self.gate.pass(deadline).await.map_err(|why| refused(why.to_string()))?;
+            let writing = self.writing_to(&pass).map_err(refused)?;
+            let mut message = message.clone();
+            message.headers.extend(writing.stamp.clone());
             let (completion, answer) = Completion::new(Some(pass));
-            self.broker.publish(message.clone(), completion);
+            writing.broker.publish(message, completion);
             let result = match timeout_at(deadline, answer).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => unknown("the client ended before the broker answered"),
-                Err(_) => unknown(&format!("no answer from {} within {within:?}", self.broker.name())),
+                Err(_) => unknown(&format!("no answer from {} within {within:?}", writing.broker.name())),
             };
             match result {
-                Err(PublishError::Refused { retriable: true, .. }) if !last && Instant::now() < deadline && !self.broker.known_down() => {
+                Err(PublishError::Refused { retriable: true, .. })
+                    if !last && Instant::now() < deadline && !writing.broker.known_down() =>
+                {
                     sleep(BACKOFF * 2u32.pow(attempt - 1)).await;
                     attempt += 1;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// Where this pass leads; never where another one led meanwhile.
+    fn writing_to(&self, pass: &Pass) -> Result<Arc<Writing>, String> {
+        let writing = self.writing.load_full();
+        let same = match (pass.opening(), &writing.opening) {
+            (Some(now), Some(last)) => Arc::ptr_eq(now, last),
+            (None, None) => true,
+            _ => false,
+        };
+        let Some(opening) = pass.opening().filter(|_| !same) else { return Ok(writing) };
+        let broker = self.brokers.get(&opening.backend)?;
+        let stamp = Header { name: attribute::STAMP.into(), value: Bytes::copy_from_slice(opening.stamp.as_bytes()) };
+        let writing = Arc::new(Writing { opening: Some(opening.clone()), broker, stamp: Some(stamp) });
+        self.writing.store(writing.clone());
+        Ok(writing)
+    }
+
+    /// Gives up what is in flight: each of it is reported, as unknown where it may have arrived.
+    pub fn purge(&self) {
+        self.brokers.all_opened().iter().for_each(|broker| broker.purge());
+    }
+
+    /// Sends what is queued anywhere, waits at most so long for the acks.
+    pub async fn flush(&self, deadline: Duration) {
+        let brokers = self.brokers.all_opened();
+        join_all(brokers.iter().map(|broker| broker.flush(deadline))).await;
     }
 }
 

@@ -53,7 +53,7 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let listen = flags.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], role.port())));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("{listen} cannot be listened on"))?;
     let secrets = Secrets::new(&flags.secrets, environment);
-    let broker = kafka(&config, &secrets, role)?;
+    let broker = kafka(&config, &config.backend, &secrets, role)?;
     let mut beside = Beside::new();
     beside.spawn(make_topics(broker.clone(), wishes(&config.topics)));
     if let Some(backend) = config.backend().cloned() {
@@ -71,9 +71,10 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     }
 }
 
-/// The Kafka client of the backend that the document asks for.
-pub(super) fn kafka(config: &RuntimeConfig, secrets: &Secrets, role: Role) -> anyhow::Result<Arc<dyn Broker>> {
-    let backend = config.backend().with_context(|| format!("backend {} is not among spec.backends", config.backend))?;
+/// The Kafka client of a backend.
+pub(super) fn kafka(config: &RuntimeConfig, backend: &str, secrets: &Secrets, role: Role) -> anyhow::Result<Arc<dyn Broker>> {
+    let backend =
+        config.backends.iter().find(|b| *b.name == *backend).with_context(|| format!("backend {backend} is not among spec.backends"))?;
     let document = backend.kafka.as_ref();
     let document = document.with_context(|| format!("backend {} is no Kafka: this version reaches no other backend", backend.name))?;
     let mut settings = KafkaSettings::read(&backend.name, document, |at| secrets.value(at))?;
@@ -160,18 +161,19 @@ impl Pod {
         let store = store(&config, &self.secrets, &mut self.beside).await?;
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
         let health = Health::new(self.broker.name(), strict);
-        tokio::spawn(health.clone().watch(self.broker.clone(), Some(store.clone()), health::EVERY));
+        let publisher = self.publisher();
+        tokio::spawn(health.clone().watch(publisher.clone(), Some(store.clone()), health::EVERY));
         if matches!(config.store, StoreConfig::Memory { .. }) {
             // Without a database each API process keeps a view of its own, read from the topics.
             let view = ViewDeps {
                 config: self.live.config.clone(),
                 contract: self.live.contract.clone(),
                 broker: self.broker.clone(),
+                switching: None,
                 store: store.clone(),
             };
             tokio::spawn(worker::view(view, stopped(self.stop.clone())));
         }
-        let publisher = self.publisher();
         let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, health };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
@@ -187,16 +189,17 @@ impl Pod {
         let store = store(&config, &self.secrets, &mut self.beside).await?;
         let health = Arc::new(WorkerHealth::default());
         self.follow(|_| Ok(()));
-        let side = self.side(listener, {
+        let publisher = self.publisher();
+        let side = self.side(listener, &publisher, {
             let health = health.clone();
             Arc::new(move || health.counters.render())
         });
-        let publisher = self.publisher();
         let deps = WorkerDeps {
             config: self.live.config.clone(),
             contract: self.live.contract.clone(),
             broker: self.broker.clone(),
             publisher: publisher.clone(),
+            switching: None,
             store,
             health,
             limits: worker::Limits::default(),
@@ -214,7 +217,7 @@ impl Pod {
         let publisher = self.publisher();
         let generator = generator(&self.live, publisher.clone(), counters.clone());
         self.follow(|_| Ok(()));
-        let side = self.side(listener, Arc::new(move || counters.render()));
+        let side = self.side(listener, &publisher, Arc::new(move || counters.render()));
         generator.run(self.stop.clone()).await;
         settle(&publisher).await;
         side.abort();
@@ -222,9 +225,14 @@ impl Pod {
     }
 
     /// Health and metrics of a role that serves nothing else.
-    fn side(&self, listener: TcpListener, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> tokio::task::JoinHandle<()> {
+    fn side(
+        &self,
+        listener: TcpListener,
+        publisher: &Publisher,
+        metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    ) -> tokio::task::JoinHandle<()> {
         let health = Health::new(self.broker.name(), false);
-        tokio::spawn(health.clone().watch(self.broker.clone(), None, health::EVERY));
+        tokio::spawn(health.clone().watch(publisher.clone(), None, health::EVERY));
         let routes: Router = health::router(health, Some(metrics));
         tokio::spawn(async move {
             serve(listener, routes, Limits { connections: 64, ..Limits::default() }, std::future::pending()).await;
@@ -240,7 +248,7 @@ pub(super) fn generator(live: &Live, publisher: Publisher, counters: Arc<Counter
 pub(super) async fn settle(publisher: &Publisher) {
     publisher.gate().shut();
     let end = Instant::now() + SETTLE;
-    publisher.broker().flush(SETTLE).await;
+    publisher.flush(SETTLE).await;
     let left = publisher.gate().settle(end.saturating_duration_since(Instant::now())).await;
     if left > 0 {
         tracing::warn!(left, "messages were still on their way: their outcome is unknown, and nobody was told that they were accepted");

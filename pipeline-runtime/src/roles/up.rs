@@ -8,8 +8,9 @@ use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::config::{Environment, Secrets, Source, document};
+use crate::control::{Kept, Local, Switching, local_gate};
 use crate::generator::Counters;
-use crate::publish::{Gate, Publisher};
+use crate::publish::{Brokers, Gate, Publisher};
 use crate::sqlite::{Database, Place};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -20,6 +21,7 @@ use crds::document::Purpose;
 use crds::pipeline::Idempotency;
 use crds::role::Opened;
 use crds::runtime_config::{RuntimeConfig, SECRETS_DIR, StoreConfig};
+use crds::switch::{Rules, SwitchState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,45 +80,78 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
 
 /// What the pipeline stands on.
 pub struct Grounds {
+    brokers: Arc<Brokers>,
+    /// The one that is written to at the start.
     broker: Arc<dyn Broker>,
+    /// Which broker holds which orders.
+    kept: Kept,
+    switch: Arc<SwitchState>,
     store: Arc<dyn Store>,
     /// For people: where messages and orders are.
     pub broker_is: String,
     pub store_is: String,
-    /// The built-in database, to be closed at the end.
-    database: Option<(Database, Arc<EmbeddedBroker>)>,
+    /// The built-in database and its brokers, to be closed at the end.
+    database: Option<(Database, Vec<Arc<EmbeddedBroker>>)>,
+}
+
+/// The folder in which the state of a pipeline lies.
+fn folder(config: &RuntimeConfig, flags: &UpFlags) -> PathBuf {
+    flags.data.clone().unwrap_or_else(|| Path::new(".orderpipeline").join(&config.pipeline))
+}
+
+/// Which broker holds which orders, where nothing was kept yet: those of the document.
+fn switch_state(config: &RuntimeConfig, flags: &UpFlags) -> anyhow::Result<(Kept, Arc<SwitchState>)> {
+    let kept = Kept::new(&folder(config, flags));
+    let state = Arc::new(kept.read(config)?);
+    Ok((kept, state))
 }
 
 impl Grounds {
     async fn built_in(config: &RuntimeConfig, flags: &UpFlags) -> anyhow::Result<Grounds> {
-        let folder = flags.data.clone().unwrap_or_else(|| Path::new(".orderpipeline").join(&config.pipeline));
-        let file = folder.join("state.db");
+        let file = folder(config, flags).join("state.db");
         let database = Database::open(&Place::File(file.clone())).await?;
         let store = Arc::new(SqliteStore::on(database.clone(), None));
         store.migrate().await?;
-        let broker = Arc::new(EmbeddedBroker::open(database.clone(), &config.backend).await?);
+        let mut built_in = Vec::new();
+        for backend in &config.backends {
+            built_in.push(Arc::new(EmbeddedBroker::open(database.clone(), &backend.name).await?));
+        }
+        let brokers = Brokers::of(built_in.iter().map(|broker| broker.clone() as Arc<dyn Broker>));
+        let (kept, switch) = switch_state(config, flags)?;
+        let writing = switch.newest().backend.clone();
         let stands_for = match &config.store {
             StoreConfig::Postgres { .. } => "SQLite in the place of PostgreSQL",
             StoreConfig::Memory { .. } => "SQLite",
         };
         Ok(Grounds {
-            broker_is: format!("built in, in the place of backend {} ({})", config.backend, file.display()),
+            broker_is: format!("built in, in the place of backend {writing} ({})", file.display()),
             store_is: format!("{stands_for} ({})", file.display()),
-            broker: broker.clone(),
+            broker: brokers.get(&writing).map_err(anyhow::Error::msg)?,
+            brokers,
+            kept,
+            switch,
             store,
-            database: Some((database, broker)),
+            database: Some((database, built_in)),
         })
     }
 
-    async fn live(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Grounds> {
-        let backend = config.backend().and_then(|b| b.kafka.as_ref()).and_then(|k| k.bootstrap_servers.as_deref());
+    async fn live(config: &RuntimeConfig, flags: &UpFlags, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Grounds> {
+        let (kept, switch) = switch_state(config, flags)?;
+        let writing = switch.newest().backend.clone();
+        let backend = config.backends.iter().find(|b| *b.name == *writing).and_then(|b| b.kafka.as_ref());
+        let address = backend.and_then(|k| k.bootstrap_servers.as_deref()).unwrap_or("its address");
+        let (opened_by, known) = (config.clone(), secrets.clone());
+        let brokers = Brokers::new(move |name| pod::kafka(&opened_by, name, &known, Role::Api).map_err(|error| format!("{error:#}")));
         Ok(Grounds {
-            broker_is: format!("backend {} at {}", config.backend, backend.unwrap_or("its address")),
+            broker_is: format!("backend {writing} at {address}"),
             store_is: match &config.store {
                 StoreConfig::Postgres { url, schema } => format!("PostgreSQL of secret {}/{}, schema {schema}", url.name, url.key),
                 StoreConfig::Memory { .. } => "in memory: gone when this process ends".into(),
             },
-            broker: pod::kafka(config, secrets, Role::Api)?,
+            broker: brokers.get(&writing).map_err(anyhow::Error::msg)?,
+            brokers,
+            kept,
+            switch,
             store: pod::store(config, secrets, beside).await?,
             database: None,
         })
@@ -166,8 +201,15 @@ impl Up {
     ) -> anyhow::Result<(Up, Option<TcpListener>)> {
         let mut beside = Beside::new();
         let place =
-            if flags.live { Grounds::live(&config, secrets, &mut beside).await? } else { Grounds::built_in(&config, flags).await? };
+            if flags.live { Grounds::live(&config, flags, secrets, &mut beside).await? } else { Grounds::built_in(&config, flags).await? };
         make_topics_now(&place.broker, &config, &mut beside).await;
+        if flags.live {
+            // The others are looked at when they are switched to.
+        } else {
+            for broker in place.brokers.all_opened() {
+                make_topics_now(&broker, &config, &mut beside).await;
+            }
+        }
         let mut listener = None;
         if config.api.is_some() {
             let bound = TcpListener::bind(*address).await;
@@ -181,7 +223,12 @@ impl Up {
     /// Runs until told to stop, or until the document needs a new start; ends what is in flight, in order.
     async fn run(mut self, listener: Option<TcpListener>, source: Source, stop: watch::Receiver<bool>) -> anyhow::Result<Ended> {
         let config = self.live.config.load_full();
-        let publisher = Publisher::new(self.place.broker.clone(), Gate::open());
+        let gate = match config.backends.len() {
+            0 | 1 => Gate::open(),
+            _ => local_gate(&config, &self.place.switch).context("a gate obeys the state that it was given")?,
+        };
+        let publisher = Publisher::among(self.place.brokers.clone(), self.place.broker.clone(), gate);
+        let switching = publisher.gate().states().map(|states| Switching::new(states, Rules::in_force()));
         // The worker ends after the others: dead letters and emits go through the same publisher.
         let (first, last) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut roles = Roles::new();
@@ -198,8 +245,17 @@ impl Up {
         }
         let mut worker = Roles::new();
         if config.worker.is_some() {
-            let running = worker::run(self.worker(publisher.clone()), stopped(last.subscribe()));
-            worker.spawn(async move { (Role::Worker, running.await.map_err(Into::into)) });
+            self.spawn_worker(&config, &publisher, switching.clone(), &last, &mut worker);
+        }
+        if let Some(switching) = switching {
+            let (config, kept, wishes) = (self.live.config.clone(), self.place.kept.clone(), wishes(&config.topics));
+            let local = Local { config, kept, publisher: publisher.clone(), switching, wishes };
+            // Beside the API: what is held when the process is told to stop goes on.
+            let stop = first.subscribe();
+            roles.spawn(async move {
+                local.run(stop).await;
+                (Role::Api, Ok(()))
+            });
         }
         let mut changed = self.follow(source, api);
         let ended = tokio::select! {
@@ -224,8 +280,10 @@ impl Up {
         }
         self.beside.shutdown().await;
         settle(&publisher).await;
-        if let Some((database, broker)) = &self.place.database {
-            broker.close().await;
+        if let Some((database, brokers)) = &self.place.database {
+            for broker in brokers {
+                broker.close().await;
+            }
             database.close().await;
         }
         result
@@ -241,7 +299,7 @@ impl Up {
     ) -> anyhow::Result<Arc<ApiState>> {
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict);
-        self.beside.spawn(health.clone().watch(self.place.broker.clone(), Some(self.place.store.clone()), health::EVERY));
+        self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.store.clone()), health::EVERY));
         let parts = ApiParts {
             contract: self.live.contract.clone(),
             publisher: publisher.clone(),
@@ -276,16 +334,37 @@ impl Up {
         changed
     }
 
-    fn worker(&self, publisher: Publisher) -> WorkerDeps {
-        WorkerDeps {
-            config: self.live.config.clone(),
-            contract: self.live.contract.clone(),
-            broker: self.place.broker.clone(),
-            publisher,
-            store: self.place.store.clone(),
-            health: Arc::new(WorkerHealth::default()),
-            limits: worker::Limits::default(),
-            grace: GRACE,
+    /// One worker for each backend: which of them reads is part of the switch.
+    fn spawn_worker(
+        &self,
+        config: &RuntimeConfig,
+        publisher: &Publisher,
+        switching: Option<Arc<Switching>>,
+        stop: &watch::Sender<bool>,
+        roles: &mut Roles,
+    ) {
+        let health = Arc::new(WorkerHealth::default());
+        for backend in &config.backends {
+            let broker = match self.place.brokers.get(&backend.name) {
+                Ok(broker) => broker,
+                Err(why) => {
+                    tracing::warn!(backend = &*backend.name, "not read: {why}");
+                    continue;
+                }
+            };
+            let deps = WorkerDeps {
+                config: self.live.config.clone(),
+                contract: self.live.contract.clone(),
+                broker,
+                publisher: publisher.clone(),
+                store: self.place.store.clone(),
+                health: health.clone(),
+                limits: worker::Limits::default(),
+                grace: GRACE,
+                switching: switching.clone(),
+            };
+            let running = worker::run(deps, stopped(stop.subscribe()));
+            roles.spawn(async move { (Role::Worker, running.await.map_err(Into::into)) });
         }
     }
 }

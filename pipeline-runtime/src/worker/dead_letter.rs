@@ -9,7 +9,6 @@ use crate::store::Change;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -141,9 +140,20 @@ impl Shared {
             );
             return true;
         };
-        let most = self.letter_limit(&to).await;
-        let letter = letter(&to, &work.message, failure, attempts, Utc::now(), most);
-        let buried = self.publish_until_acked(letter, || self.desk().wanted(work)).await;
+        let cut = async |now| letter(&to, &work.message, failure, attempts, now, self.letter_limit(&to).await);
+        let mut written_for = self.deps.publisher.broker().name().to_owned();
+        let mut letter = cut(Utc::now()).await;
+        let mut backoff = FIRST_BACKOFF;
+        let buried = loop {
+            if let Some(ended) = self.publish_letter(&letter, &mut backoff, || self.desk().wanted(work)).await {
+                break ended;
+            }
+            // Another broker may take less.
+            if *written_for != *self.deps.publisher.broker().name() {
+                written_for = self.deps.publisher.broker().name().to_owned();
+                letter = cut(Utc::now()).await;
+            }
+        };
         if buried {
             self.deps.health.counters.dead_letters.add(1);
             tracing::warn!(
@@ -176,7 +186,13 @@ impl Shared {
             );
             return true;
         };
-        let buried = self.publish_until_acked(expired(&to, change, failure, Utc::now()), || true).await;
+        let letter = expired(&to, change, failure, Utc::now());
+        let mut backoff = FIRST_BACKOFF;
+        let buried = loop {
+            if let Some(ended) = self.publish_letter(&letter, &mut backoff, || true).await {
+                break ended;
+            }
+        };
         if buried {
             self.deps.health.counters.dead_letters.add(1);
             tracing::warn!(
@@ -200,34 +216,33 @@ impl Shared {
     /// What the broker says, which takes a connection of its own: it is asked by one for all, and once a minute.
     async fn told_limit(&self, topic: &str) -> Option<usize> {
         let mut limits = self.letter_limits.lock().await;
-        if let Some((told, _)) = limits.get(topic).filter(|(_, since)| since.elapsed() < LIMIT_HOLDS) {
+        let broker = self.deps.publisher.broker();
+        let of = (broker.name().to_owned(), topic.to_owned());
+        if let Some((told, _)) = limits.get(&of).filter(|(_, since)| since.elapsed() < LIMIT_HOLDS) {
             return *told;
         }
-        let facts = tokio::time::timeout(PUBLISH_DEADLINE, self.deps.broker.topic(topic)).await.ok()?.ok()?;
+        let facts = tokio::time::timeout(PUBLISH_DEADLINE, broker.topic(topic)).await.ok()?.ok()?;
         let told = facts.and_then(|facts| facts.max_message_bytes);
-        limits.insert(topic.to_owned(), (told, Instant::now()));
+        limits.insert(of, (told, Instant::now()));
         told
     }
 
-    async fn publish_until_acked(&self, letter: Outgoing, wanted: impl Fn() -> bool) -> bool {
-        let topic: Arc<str> = letter.topic.clone();
-        let mut backoff = FIRST_BACKOFF;
-        loop {
-            match self.deps.publisher.publish(&letter, PUBLISH_DEADLINE).await {
-                Ok(_) => return true,
-                Err(error) if self.stopping() || !wanted() => {
-                    tracing::info!(%topic, %error, "a dead letter is left to whoever reads this event next");
-                    return false;
-                }
-                Err(error) => {
-                    tracing::error!(%topic, %error, "a dead letter cannot be written; trying again in {backoff:?}, its event waits")
-                }
+    /// One try. None: there is to be another, and the pause before it is over.
+    async fn publish_letter(&self, letter: &Outgoing, backoff: &mut Duration, wanted: impl Fn() -> bool) -> Option<bool> {
+        let topic = &*letter.topic;
+        let pause = self.bounded(*backoff);
+        match self.deps.publisher.publish(letter, PUBLISH_DEADLINE).await {
+            Ok(_) => return Some(true),
+            Err(error) if self.stopping() || !wanted() => {
+                tracing::info!(topic, %error, "a dead letter is left to whoever reads this event next");
+                return Some(false);
             }
-            if !self.sleep(backoff).await {
-                return false;
+            Err(error) => {
+                tracing::error!(topic, %error, "a dead letter cannot be written; trying again in {pause:?}, its event waits")
             }
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }
+        *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
+        (!self.sleep(pause).await).then_some(false)
     }
 }
 

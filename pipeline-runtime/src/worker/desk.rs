@@ -1,10 +1,12 @@
 //! Everything in hand: which partitions are read, how far each may be committed, what lies in which lane, and whether there
 //! is room for more. No I/O and no clock of its own; one lock is taken once for a batch.
 
+use super::fence::Fence;
 use super::lanes::{InHand, Key, Lane, place};
-use super::offsets::{Read, Tracker};
+use super::reading::Reading;
 use crate::broker::{Commit, Incoming, Partition, Position};
 use crate::codec::weigh;
+use crds::switch::{Reader, Take};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,57 +27,17 @@ impl Default for Limits {
 }
 
 #[derive(Debug)]
-struct Reading {
-    assignment: u64,
-    tracker: Tracker,
-    /// How often it was begun anew: the topic was made anew, or the position set back.
-    log: u32,
-    messages: usize,
-    bytes: usize,
-    /// Events that an applier or a follow-up works on.
-    taken: usize,
-    /// At a bound, since then.
-    full: Option<Instant>,
-    paused: bool,
-    leaving: bool,
-}
-
-impl Reading {
-    fn new(assignment: u64, commit: Option<&Commit>) -> Reading {
-        let tracker = Tracker::new(commit);
-        Reading { assignment, tracker, log: 0, messages: 0, bytes: 0, taken: 0, full: None, paused: false, leaving: false }
-    }
-
-    /// How often an event that was just read has failed before. None: it is in hand already, or was just completed.
-    fn read(&mut self, at: &Position, timestamp_ms: i64) -> Option<u32> {
-        match self.tracker.read(at.offset, timestamp_ms) {
-            Read::New { attempts } => Some(attempts),
-            Read::Repeat => None,
-            // What is in hand is applied all the same: of a topic that was made anew nobody has it any more, and if it is read
-            // again it has no second effect. It just says nothing about where we are now.
-            Read::Back => {
-                tracing::warn!(?at, "an offset came again: the topic was made anew or its position set back; it is read from there");
-                self.tracker = Tracker::default();
-                self.log += 1;
-                self.tracker.read(at.offset, timestamp_ms);
-                Some(0)
-            }
-        }
-    }
-
-    fn tracks(&self, work: &InHand) -> bool {
-        self.log == work.log
-    }
-}
-
-#[derive(Debug)]
 pub struct Desk {
     limits: Limits,
     reading: HashMap<Partition, Reading>,
     lanes: Vec<Lane>,
+    /// None: the pipeline has one backend.
+    fence: Option<Fence>,
     messages: usize,
     bytes: usize,
     full: bool,
+    /// A seal was passed, and that is not committed yet.
+    sealed: bool,
     assignments: u64,
 }
 
@@ -90,12 +52,14 @@ pub struct Flow {
     pub hold: Option<Instant>,
     pub pause: Vec<Partition>,
     pub resume: Vec<Partition>,
+    /// A seal was passed: others wait for the commit that says so.
+    pub sealed: bool,
 }
 
 impl Desk {
-    pub fn new(lanes: usize, limits: Limits) -> Desk {
+    pub fn new(lanes: usize, limits: Limits, fence: Option<Fence>) -> Desk {
         let lanes = (0..lanes.max(1)).map(|_| Lane::default()).collect();
-        Desk { limits, reading: HashMap::new(), lanes, messages: 0, bytes: 0, full: false, assignments: 0 }
+        Desk { limits, reading: HashMap::new(), lanes, fence, messages: 0, bytes: 0, full: false, sealed: false, assignments: 0 }
     }
 
     /// Messages and bytes in hand.
@@ -107,7 +71,9 @@ impl Desk {
         // Assigned twice without a word in between: what was in hand is read again.
         self.remove(std::slice::from_ref(&partition));
         self.assignments += 1;
-        self.reading.insert(partition, Reading::new(self.assignments, commit));
+        let fence = self.fence.as_ref().filter(|fence| fence.owns(&partition.topic));
+        let reading = Reading::new(self.assignments, commit, fence);
+        self.reading.insert(partition, reading);
     }
 
     /// Takes messages in hand. Returns the lanes that have news.
@@ -115,10 +81,23 @@ impl Desk {
         let mut news = vec![false; self.lanes.len()];
         for message in messages {
             let Some(reading) = self.reading.get_mut(&message.at.partition).filter(|reading| !reading.leaving) else { continue };
+            let passed = match &self.fence {
+                None => Some((message, Take::Process)),
+                Some(fence) => reading.pass(fence, message),
+            };
+            let Some((message, take)) = passed else { continue };
             let Some(attempts) = reading.read(&message.at, message.timestamp_ms) else {
                 tracing::debug!(at = ?message.at, "a message came twice and is in hand");
                 continue;
             };
+            match (take, &mut self.fence) {
+                (Take::Seal(epoch), _) => {
+                    self.sealed |= reading.tracker.seal(message.at.offset, epoch);
+                    continue;
+                }
+                (Take::Late, Some(fence)) => fence.note_late(&message.at, now),
+                _ => {}
+            }
             let (lane, key) = place(&message, self.lanes.len());
             let size = message.size();
             let weight = message.payload.as_deref().map_or(size, |body| weigh(body).bytes);
@@ -129,6 +108,24 @@ impl Desk {
             news[lane] = true;
             let Reading { assignment, log, .. } = *reading;
             self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size, weight });
+        }
+        news
+    }
+
+    /// Obeys the reader's state from now on: takes in hand what was held back for it. Returns the lanes that have news.
+    pub fn follow(&mut self, reader: Reader, now: Instant) -> Vec<bool> {
+        let Some(fence) = self.fence.as_mut() else { return Vec::new() };
+        if !fence.follow(reader) {
+            return Vec::new();
+        }
+        let mut held = Vec::new();
+        for reading in self.reading.values_mut() {
+            held.extend(reading.follow(fence));
+        }
+        let sooner = fence.longest_wait();
+        let mut news = self.intake(held, now);
+        if let Some(wait) = sooner {
+            news.iter_mut().zip(&mut self.lanes).for_each(|(news, lane)| *news |= lane.hasten(now + wait));
         }
         news
     }
@@ -154,7 +151,7 @@ impl Desk {
         if let Some(reading) = reading_of(&mut self.reading, &work) {
             reading.taken -= 1;
             if reading.tracks(&work) {
-                reading.tracker.complete(work.message.at.offset);
+                self.sealed |= reading.tracker.complete(work.message.at.offset);
             }
         }
         self.forget(work);
@@ -176,8 +173,10 @@ impl Desk {
         self.lanes[lane].let_go(key);
     }
 
-    /// These taken events of one key wait until then, in their order.
-    pub fn park(&mut self, lane: usize, key: Key, works: Vec<InHand>, until: Instant) {
+    /// These taken events of one key wait so long, in their order.
+    pub fn park(&mut self, lane: usize, key: Key, works: Vec<InHand>, now: Instant, wait: Duration) {
+        let longest = self.fence.as_ref().and_then(Fence::longest_wait);
+        let until = now + longest.map_or(wait, |longest| wait.min(longest));
         let (stay, gone): (Vec<_>, Vec<_>) = works.into_iter().partition(|work| self.wanted(work));
         for work in gone {
             self.put_down(work);
@@ -197,14 +196,14 @@ impl Desk {
     pub fn leave(&mut self, partitions: &[Partition]) {
         for partition in partitions {
             if let Some(reading) = self.reading.get_mut(partition) {
-                reading.leaving = true;
+                reading.leave();
             }
         }
         self.purge();
     }
 
     pub fn leave_all(&mut self) {
-        self.reading.values_mut().for_each(|reading| reading.leaving = true);
+        self.reading.values_mut().for_each(Reading::leave);
         self.purge();
     }
 
@@ -239,9 +238,10 @@ impl Desk {
         }
     }
 
-    /// Whether somebody waits for events to end: a paused partition for room, one that is being left for its last event.
+    /// Whether somebody waits for events to end: a paused partition for room, one that is being left for its last event,
+    /// all other workers for a seal.
     pub fn awaited(&self) -> bool {
-        self.reading.values().any(|reading| reading.full.is_some() || reading.leaving)
+        self.sealed || self.reading.values().any(|reading| reading.full.is_some() || reading.leaving)
     }
 
     /// The position of each partition that is read, as far as it is known.
@@ -258,8 +258,15 @@ impl Desk {
         let limits = self.limits;
         let half = if self.full { 2 } else { 1 };
         self.full = self.messages >= limits.messages / half || self.bytes >= limits.bytes / half;
-        let mut flow = Flow::default();
+        let mut flow = Flow { sealed: std::mem::take(&mut self.sealed), ..Flow::default() };
         for (partition, reading) in self.reading.iter_mut().filter(|(_, reading)| !reading.leaving) {
+            if reading.barred(self.fence.as_ref()) {
+                // At once: what is handed out meanwhile would have to be held.
+                if !std::mem::replace(&mut reading.paused, true) {
+                    flow.pause.push(partition.clone());
+                }
+                continue;
+            }
             let half = if reading.full.is_some() { 2 } else { 1 };
             let full = self.full
                 || reading.messages >= (limits.messages / 2 / half).max(1)
@@ -327,7 +334,7 @@ mod tests {
     }
 
     fn desk(limits: Limits) -> Desk {
-        let mut desk = Desk::new(1, limits);
+        let mut desk = Desk::new(1, limits, None);
         desk.assign(partition(0), None);
         desk.assign(partition(1), None);
         desk
@@ -337,7 +344,7 @@ mod tests {
     fn flow(desk: &mut Desk) -> (Vec<Partition>, Vec<Partition>) {
         let now = Instant::now();
         let at_once = desk.flow(now).resume;
-        let Flow { hold, pause, resume } = desk.flow(now + PATIENCE);
+        let Flow { hold, pause, resume, .. } = desk.flow(now + PATIENCE);
         assert_eq!((hold, resume), (None, vec![]));
         (pause, at_once)
     }

@@ -25,6 +25,18 @@ impl Count {
     }
 }
 
+/// What one engine contributes to a gauge: those of a process that reads several brokers have one in common.
+#[derive(Debug, Default)]
+pub(super) struct Share(AtomicU64);
+
+impl Share {
+    pub(super) fn set(&self, gauge: &Count, value: u64) {
+        let before = self.0.swap(value, Ordering::Relaxed);
+        // Wraps around where it is less than before, and so does the sum.
+        gauge.0.fetch_add(value.wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
 /// Counters since the start, and gauges. Names as OW-12 has them.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -36,6 +48,8 @@ pub struct Counters {
     pub waiting: Count,
     /// Messages that are no event of this pipeline or another tenant's.
     pub passed_over: Count,
+    /// Messages that came behind the seal of their epoch, or whose epoch was left behind.
+    pub late: Count,
     pub failed: Count,
     pub conflicts: Count,
     pub retries: Count,
@@ -76,6 +90,7 @@ impl Counters {
             ("orders_repeated_total", &self.repeats),
             ("orders_waiting_total", &self.waiting),
             ("orders_passed_over_total", &self.passed_over),
+            ("late_messages_total", &self.late),
             ("orders_failed_total", &self.failed),
             ("orders_conflict_total", &self.conflicts),
             ("retries_total", &self.retries),
@@ -166,6 +181,15 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_gauge_is_the_sum_of_what_the_engines_of_a_process_contribute() {
+        let (gauge, kafka, azure) = (Count::default(), Share::default(), Share::default());
+        kafka.set(&gauge, 10);
+        azure.set(&gauge, 5);
+        kafka.set(&gauge, 3);
+        assert_eq!(gauge.get(), 8);
     }
 
     #[test]

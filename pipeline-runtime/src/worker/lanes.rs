@@ -140,6 +140,18 @@ impl Lane {
         self.due.insert((until, key));
     }
 
+    /// No key waits longer than until then. True: one goes on sooner than it would have.
+    pub fn hasten(&mut self, latest: Instant) -> bool {
+        let late: Vec<Key> = self.due.split_off(&(latest, Key::MIN)).into_iter().map(|(_, key)| key).collect();
+        for key in &late {
+            if let Some(held) = self.held.get_mut(key) {
+                held.until = Some(latest);
+                self.due.insert((latest, *key));
+            }
+        }
+        !late.is_empty()
+    }
+
     /// Drops the waiting events for which `gone` holds, and hands them to `dropped`.
     pub fn purge(&mut self, gone: impl Fn(&InHand) -> bool, mut dropped: impl FnMut(InHand)) {
         let mut sift = |queue: &mut VecDeque<InHand>| {
@@ -220,6 +232,18 @@ mod tests {
         assert_eq!(lane.take(now, 3, usize::MAX).len(), 3);
         assert_eq!(lane.take(now, 100, 200).len(), 2);
         assert_eq!(lane.take(now, 100, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_is_hastened_goes_on_then_and_no_other_goes_on_sooner() {
+        let (now, mut lane) = (Instant::now(), Lane::default());
+        let in_seconds = |seconds| now + Duration::from_secs(seconds);
+        lane.park(1, vec![work(1, 0)], in_seconds(300));
+        lane.park(2, vec![work(2, 1)], in_seconds(1));
+        assert!(lane.hasten(in_seconds(2)));
+        assert_eq!(taken(&mut lane, in_seconds(1)), [(2, 1)]);
+        assert_eq!(taken(&mut lane, in_seconds(2)), [(1, 0)]);
+        assert!(!lane.hasten(in_seconds(2)), "nothing waits");
     }
 
     #[test]

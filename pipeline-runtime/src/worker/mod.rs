@@ -3,17 +3,23 @@
 //! One loop (here) reads from the broker, commits, and obeys when partitions come and go. Messages lie in lanes by their key
 //! (`lanes`, `desk`); an applier for each lane takes them apart (`understand`) and applies them in batches (`process`, `apply`);
 //! what is left to do for an event, emissions, the callback, a dead letter or another attempt, is settled beside the next
-//! batches (`settle`). An offset is committed when it and all before it are complete (`offsets`).
+//! batches (`settle`). An offset is committed when it and all before it are complete (`offsets`, `reading`).
+//!
+//! A pipeline with several backends has such an engine for each of them, with one store for all. What each may take in, by the
+//! state of the switch, says its `fence`; it seals the epochs that are closed, and looks whether they are drained (`epochs`).
 
 mod apply;
 mod callback;
 mod dead_letter;
 mod desk;
+mod epochs;
 mod failure;
+mod fence;
 mod health;
 mod lanes;
 mod offsets;
 mod process;
+mod reading;
 mod report;
 mod settle;
 mod understand;
@@ -31,12 +37,16 @@ pub use view::{ViewDeps, view};
 
 use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
 use crate::contract::Contract;
+use crate::control::Switching;
 use crate::publish::Publisher;
 use crate::store::Store;
 use arc_swap::ArcSwap;
 use callback::Callback;
 use crds::runtime_config::RuntimeConfig;
+use crds::switch::Reading;
 use desk::Desk;
+use fence::{Fence, LONGEST_WAIT_WHILE_DRAINING, States, own_topics};
+use health::Share;
 use lanes::InHand;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -67,9 +77,12 @@ const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 pub struct WorkerDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    /// What is read.
     pub broker: Arc<dyn Broker>,
-    /// For what is emitted and for dead letters.
+    /// For what is emitted and for dead letters: it need not write to the broker that is read.
     pub publisher: Publisher,
+    /// None: the pipeline has one backend.
+    pub switching: Option<Arc<Switching>>,
     pub store: Arc<dyn Store>,
     pub health: Arc<WorkerHealth>,
     pub limits: Limits,
@@ -88,11 +101,11 @@ pub enum WorkerError {
 /// Runs until `shutdown`; then ends what is in flight, commits and leaves the group.
 pub async fn run(deps: WorkerDeps, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
     let options = options(&deps.config.load()).ok_or(WorkerError::NothingToRead)?;
-    let shared = Arc::new(Shared::new(deps));
+    let shared = Arc::new(Shared::new(deps, &options.topics));
     tokio::pin!(shutdown);
     let consumer = tokio::select! {
         () = &mut shutdown => return Ok(()),
-        consumer = connect(&*shared.deps.broker, &options, &shared.deps.health) => consumer,
+        consumer = connect(&*shared.deps.broker, &options, |trouble| shared.set_connected(Some(trouble))) => consumer,
     };
     let mut tasks = JoinSet::new();
     for lane in 0..LANES {
@@ -100,6 +113,10 @@ pub async fn run(deps: WorkerDeps, shutdown: impl Future<Output = ()> + Send) ->
     }
     tasks.spawn(report::report(shared.clone()));
     tasks.spawn(report::tidy(shared.clone()));
+    if let Some(switching) = &shared.deps.switching {
+        tasks.spawn(epochs::seal_closed(shared.clone(), switching.clone()));
+        tasks.spawn(epochs::look_at_drain(shared.clone(), switching.clone()));
+    }
     let read = consume(&shared, &*consumer, &mut tasks, shutdown).await;
     let ended = end(&shared, &*consumer, tasks).await;
     read.and(ended)
@@ -120,14 +137,14 @@ fn options(config: &RuntimeConfig) -> Option<ConsumerOptions> {
 }
 
 /// Tries for ever: a broker or a topic that is not there yet comes.
-async fn connect(broker: &dyn Broker, options: &ConsumerOptions, health: &WorkerHealth) -> Box<dyn Consumer> {
+async fn connect(broker: &dyn Broker, options: &ConsumerOptions, trouble: impl Fn(String)) -> Box<dyn Consumer> {
     let mut pause = Duration::from_millis(100);
     loop {
         match broker.consumer(options.clone()).await {
             Ok(consumer) => return consumer,
             Err(error) => {
                 tracing::warn!(%error, "cannot read yet, trying again in {pause:?}");
-                health.set_connected(Some(error.to_string()));
+                trouble(error.to_string());
             }
         }
         sleep(pause).await;
@@ -143,6 +160,7 @@ async fn consume(
 ) -> Result<(), WorkerError> {
     let mut tick = interval(COMMIT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut states = States::of(shared.deps.switching.as_ref());
     let mut hold = None;
     loop {
         tokio::select! {
@@ -150,15 +168,29 @@ async fn consume(
             () = &mut shutdown => return Ok(()),
             ended = tasks.join_next() => return Err(unexpected(ended)),
             _ = tick.tick() => shared.commit(consumer, None).await,
+            () = states.changed() => shared.follow(),
             happening = next(consumer, hold) => if let Some(happening) = happening { shared.obey(consumer, happening).await },
             () = shared.room.notified() => {}
         }
-        let desk::Flow { pause, resume, hold: until } = shared.flow();
+        let desk::Flow { pause, resume, hold: until, sealed } = shared.flow();
         hold = until;
-        let paused = if pause.is_empty() { Ok(()) } else { consumer.pause(&pause) };
-        let resumed = if resume.is_empty() { Ok(()) } else { consumer.resume(&resume) };
-        if let Err(error) = paused.and(resumed) {
-            tracing::warn!(%error, ?pause, ?resume, "cannot pause or resume reading");
+        of_all(&pause, "pausing", |partitions| consumer.pause(partitions));
+        of_all(&resume, "resuming", |partitions| consumer.resume(partitions));
+        if sealed {
+            shared.commit(consumer, None).await;
+            shared.seal_noted.notify_one();
+        }
+    }
+}
+
+/// Of all at once; else of each alone, so that one which has gone does not matter to the others.
+fn of_all(partitions: &[Partition], doing: &str, what: impl Fn(&[Partition]) -> Result<(), BrokerError>) {
+    if partitions.is_empty() || what(partitions).is_ok() {
+        return;
+    }
+    for partition in partitions {
+        if let Err(error) = what(std::slice::from_ref(partition)) {
+            tracing::warn!(%error, topic = &*partition.topic, partition = partition.number, "{doing} failed");
         }
     }
 }
@@ -186,7 +218,7 @@ fn unexpected(ended: Option<Result<Result<(), WorkerError>, tokio::task::JoinErr
 async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result<(), WorkerError>>) -> Result<(), WorkerError> {
     shared.stop.send_replace(true);
     shared.desk().leave_all();
-    shared.deps.health.set_connected(Some("the worker is stopping".into()));
+    shared.set_connected(Some("the worker is stopping".into()));
     let all = async {
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -202,7 +234,8 @@ async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result
     if timeout(COMMIT_DEADLINE, consumer.close()).await.is_err() {
         tracing::warn!("the group was not left within {COMMIT_DEADLINE:?}: its partitions are free when the session ends");
     }
-    shared.deps.health.set_connected(Some("the worker has stopped".into()));
+    shared.set_connected(Some("the worker has stopped".into()));
+    shared.gauges.leave(&shared.deps.health.counters);
     result
 }
 
@@ -220,17 +253,46 @@ struct Shared {
     settling: Arc<Semaphore>,
     memory: Semaphore,
     callback: OnceLock<Result<Callback, String>>,
-    /// What the broker takes in each dead-letter topic, and when it said so.
-    letter_limits: tokio::sync::Mutex<HashMap<String, (Option<usize>, Instant)>>,
+    /// What a broker takes in a dead-letter topic, by the names of both, and when it said so.
+    letter_limits: tokio::sync::Mutex<HashMap<(String, String), Limit>>,
+    /// The topics among those that are read that only the pipeline itself writes to.
+    own: BTreeSet<String>,
+    /// The commit says of another partition that its seal was passed.
+    seal_noted: Notify,
+    gauges: Gauges,
     stop: watch::Sender<bool>,
 }
 
+type Limit = (Option<usize>, Instant);
+
+/// What this engine contributes to the gauges of its process.
+#[derive(Default)]
+struct Gauges {
+    in_hand: Share,
+    in_hand_bytes: Share,
+    backlog: Share,
+}
+
+impl Gauges {
+    fn leave(&self, counters: &Counters) {
+        self.in_hand.set(&counters.in_hand, 0);
+        self.in_hand_bytes.set(&counters.in_hand_bytes, 0);
+        self.backlog.set(&counters.backlog, 0);
+    }
+}
+
 impl Shared {
-    fn new(deps: WorkerDeps) -> Shared {
+    fn new(deps: WorkerDeps, topics: &[String]) -> Shared {
         deps.health.counters.concurrency.set(LANES as u64);
+        let own = own_topics(&deps.config.load(), topics);
+        let fenced = |switching: &Arc<Switching>| Fence::new(deps.broker.name(), own.clone(), switching, deps.health.clone());
+        let fence = deps.switching.as_ref().map(fenced);
         Shared {
             id: Uuid::new_v4(),
-            desk: Mutex::new(Desk::new(LANES, deps.limits)),
+            desk: Mutex::new(Desk::new(LANES, deps.limits, fence)),
+            own,
+            seal_noted: Notify::new(),
+            gauges: Gauges::default(),
             news: (0..LANES).map(|_| Notify::new()).collect(),
             room: Notify::new(),
             breaker: apply::Breaker::default(),
@@ -264,6 +326,12 @@ impl Shared {
         }
     }
 
+    /// While something drains nobody waits long for another try.
+    fn bounded(&self, wait: Duration) -> Duration {
+        let drains = self.deps.switching.as_ref().is_some_and(|switching| switching.reader(|reader| reader.state().drains()));
+        if drains { wait.min(LONGEST_WAIT_WHILE_DRAINING) } else { wait }
+    }
+
     /// The right to take so much apart; the largest message alone has it all.
     async fn memory(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
         let kib = (bytes >> 10).clamp(1, TAKEN_APART_KIB);
@@ -290,18 +358,21 @@ impl Shared {
     fn flow(&self) -> desk::Flow {
         let mut desk = self.desk();
         let (messages, bytes) = desk.in_hand();
-        self.deps.health.counters.in_hand.set(messages as u64);
-        self.deps.health.counters.in_hand_bytes.set(bytes as u64);
+        let counters = &self.deps.health.counters;
+        self.gauges.in_hand.set(&counters.in_hand, messages as u64);
+        self.gauges.in_hand_bytes.set(&counters.in_hand_bytes, bytes as u64);
         desk.flow(Instant::now())
     }
 
     async fn obey(&self, consumer: &dyn Consumer, happening: Happening) {
         match happening {
             Happening::Messages(messages) => {
+                self.follow();
                 let news = self.desk().intake(messages, Instant::now());
-                self.news.iter().zip(news).filter(|(_, new)| *new).for_each(|(lane, _)| lane.notify_one());
+                self.wake(news);
             }
             Happening::Assigned(partitions) => {
+                self.follow();
                 tracing::info!(partitions = ?names(partitions.iter().map(|(partition, _)| partition)), "partitions assigned");
                 let mut desk = self.desk();
                 for (partition, commit) in partitions {
@@ -316,8 +387,33 @@ impl Shared {
             Happening::Idle => {}
             Happening::Trouble(error) => {
                 tracing::warn!(%error, "reading is in trouble; the client goes on trying");
-                self.deps.health.set_connected(Some(error.to_string()));
+                self.set_connected(Some(error.to_string()));
             }
+        }
+    }
+
+    /// Obeys the state of the switch as it is now: what was held back for it is taken in hand.
+    fn follow(&self) {
+        let Some(switching) = &self.deps.switching else { return };
+        let reader = switching.reader(|reader| reader.clone());
+        let news = self.desk().follow(reader, Instant::now());
+        self.wake(news);
+    }
+
+    fn wake(&self, news: Vec<bool>) {
+        self.news.iter().zip(news).filter(|(_, new)| *new).for_each(|(lane, _)| lane.notify_one());
+    }
+
+    /// Whether this engine's backend is the one that is read.
+    fn active(&self) -> bool {
+        let active = |switching: &Arc<Switching>| switching.reader(|r| r.reading(self.deps.broker.name()) == Reading::Active);
+        self.deps.switching.as_ref().is_none_or(active)
+    }
+
+    /// The process is as ready as the engine whose backend is read: a broker that is left may be away.
+    fn set_connected(&self, trouble: Option<String>) {
+        if self.active() {
+            self.deps.health.set_connected(trouble);
         }
     }
 

@@ -1,8 +1,10 @@
 //! How far a partition may be committed: events complete out of order, the commit never passes one that is not complete.
 
 use crate::broker::Commit;
+use crds::switch::Seals;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// The most events whose attempts are noted with a commit: it has a size limit on the broker (4 KiB on Kafka).
 const MOST_NOTED: usize = 64;
@@ -13,6 +15,9 @@ struct Note {
     /// Offset -> attempts that failed.
     #[serde(default, rename = "a", skip_serializing_if = "BTreeMap::is_empty")]
     attempts: BTreeMap<i64, u32>,
+    /// The stamp of the last seal that was passed: everything before it is complete.
+    #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
+    seal: Option<String>,
 }
 
 impl Note {
@@ -20,8 +25,14 @@ impl Note {
         serde_json::from_str(text).unwrap_or_default()
     }
     fn write(&self) -> String {
-        if self.attempts.is_empty() { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
+        let nothing = self.attempts.is_empty() && self.seal.is_none();
+        if nothing { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
     }
+}
+
+/// The stamp of the last seal that a group has passed in a partition, as it is noted with its commit.
+pub fn noted_seal(metadata: &str) -> Option<String> {
+    Note::read(metadata).seal
 }
 
 /// The events of one partition that are in hand.
@@ -32,6 +43,8 @@ pub struct Tracker {
     /// Behind the last one read.
     next: Option<i64>,
     attempts: BTreeMap<i64, u32>,
+    /// None: there are none here. The pipeline has one backend, or others write to this topic too.
+    seals: Option<Seals>,
     /// What the broker has acknowledged.
     committed: Option<(i64, String)>,
 }
@@ -56,12 +69,40 @@ pub enum Read {
 }
 
 impl Tracker {
-    /// Goes on where the group stopped.
-    pub fn new(commit: Option<&Commit>) -> Tracker {
-        let Some(commit) = commit else { return Tracker::default() };
+    /// Goes on where the group stopped. `lineage`: of the switch, where there may be seals.
+    pub fn new(commit: Option<&Commit>, lineage: Option<&Arc<str>>) -> Tracker {
+        let mut note = commit.map(|commit| Note::read(&commit.metadata)).unwrap_or_default();
+        let seals = lineage.map(|lineage| Seals::new(lineage, note.seal.as_deref()));
+        let Some(commit) = commit else { return Tracker { seals, ..Tracker::default() } };
         let next = commit.next.offset;
-        let attempts = Note::read(&commit.metadata).attempts.split_off(&next);
-        Tracker { events: VecDeque::new(), next: Some(next), attempts, committed: Some((next, commit.metadata.clone())) }
+        let attempts = note.attempts.split_off(&next);
+        Tracker { events: VecDeque::new(), next: Some(next), attempts, seals, committed: Some((next, commit.metadata.clone())) }
+    }
+
+    /// It is not the log that it was. Seals that were passed stay passed: what was before them is complete.
+    pub fn begin_anew(&mut self) {
+        let seals = self.seals.take().map(|seals| Seals::new(seals.lineage(), seals.note().as_deref()));
+        *self = Tracker { seals, ..Tracker::default() };
+    }
+
+    /// The lineage of the switch is this one now: seals of another say nothing.
+    pub fn follow(&mut self, lineage: &Arc<str>) {
+        if self.seals.as_ref().is_some_and(|seals| seals.lineage() != lineage) {
+            let noted = self.committed.as_ref().and_then(|(_, metadata)| noted_seal(metadata));
+            self.seals = Some(Seals::new(lineage, noted.as_deref()));
+        }
+    }
+
+    pub fn seals(&self) -> Option<&Seals> {
+        self.seals.as_ref()
+    }
+
+    /// What was just read is the seal of an epoch: there is nothing to do for it. True as for [`Tracker::complete`].
+    pub fn seal(&mut self, offset: i64, epoch: u64) -> bool {
+        if let Some(seals) = &mut self.seals {
+            seals.read(offset, epoch);
+        }
+        self.complete(offset)
     }
 
     /// Takes an event in hand.
@@ -77,7 +118,8 @@ impl Tracker {
         Read::New { attempts: self.attempts.get(&offset).copied().unwrap_or(0) }
     }
 
-    pub fn complete(&mut self, offset: i64) {
+    /// True: all before a seal is complete now, which is to be noted with the next commit.
+    pub fn complete(&mut self, offset: i64) -> bool {
         self.attempts.remove(&offset);
         if let Some(index) = self.find(offset) {
             self.events[index].complete = true;
@@ -85,6 +127,14 @@ impl Tracker {
         while self.events.front().is_some_and(|event| event.complete) {
             self.events.pop_front();
         }
+        if self.seals.is_none() {
+            return false;
+        }
+        let position = self.position();
+        let (Some(seals), Some(position)) = (&mut self.seals, position) else { return false };
+        let before = seals.through();
+        seals.complete(position);
+        seals.through() != before
     }
 
     fn find(&self, offset: i64) -> Option<usize> {
@@ -112,7 +162,8 @@ impl Tracker {
     pub fn to_commit(&self) -> Option<(i64, String)> {
         let position = self.position()?;
         let attempts = self.attempts.iter().take(MOST_NOTED).map(|(offset, attempts)| (*offset, *attempts)).collect();
-        let commit = (position, Note { attempts }.write());
+        let seal = self.seals.as_ref().and_then(Seals::note);
+        let commit = (position, Note { attempts, seal }.write());
         (self.committed.as_ref() != Some(&commit)).then_some(commit)
     }
 
@@ -135,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_gap_in_the_offsets_is_no_gap_in_the_work() {
-        let mut tracker = Tracker::new(Some(&commit(10, "")));
+        let mut tracker = Tracker::new(Some(&commit(10, "")), None);
         for offset in [10, 13, 20] {
             assert_eq!(tracker.read(offset, 0), Read::New { attempts: 0 });
         }
@@ -152,7 +203,7 @@ mod tests {
 
     #[test]
     fn attempts_survive_with_the_commit_and_go_with_their_event() {
-        let mut tracker = Tracker::new(None);
+        let mut tracker = Tracker::new(None, None);
         for offset in 0..3 {
             tracker.read(offset, 0);
         }
@@ -161,7 +212,7 @@ mod tests {
         let (next, note) = tracker.to_commit().unwrap();
         assert_eq!((next, note.as_str()), (1, r#"{"a":{"1":2}}"#));
 
-        let mut after_crash = Tracker::new(Some(&commit(next, &note)));
+        let mut after_crash = Tracker::new(Some(&commit(next, &note)), None);
         assert_eq!(after_crash.read(1, 0), Read::New { attempts: 2 });
         assert_eq!(after_crash.read(2, 0), Read::New { attempts: 0 });
         after_crash.complete(1);
@@ -171,13 +222,13 @@ mod tests {
     #[test]
     fn a_note_of_another_version_or_none_at_all_is_no_obstacle() {
         for note in ["", "rubbish", r#"{"a":{"7":1},"drained":"x:3"}"#, r#"{"b":1}"#] {
-            assert!(matches!(Tracker::new(Some(&commit(5, note))).read(7, 0), Read::New { .. }), "{note}");
+            assert!(matches!(Tracker::new(Some(&commit(5, note)), None).read(7, 0), Read::New { .. }), "{note}");
         }
     }
 
     #[test]
     fn a_message_that_comes_again_is_a_repeat_as_long_as_the_commit_has_not_passed_it() {
-        let mut tracker = Tracker::new(Some(&commit(5, "")));
+        let mut tracker = Tracker::new(Some(&commit(5, "")), None);
         for offset in [5, 7, 8] {
             assert_eq!(tracker.read(offset, offset * 10), Read::New { attempts: 0 });
         }
@@ -187,7 +238,7 @@ mod tests {
         tracker.complete(5);
         assert_eq!([4, 5, 7].map(|offset| tracker.read(offset, offset * 10)), [Read::Back; 3], "below the position");
         assert_eq!(tracker.read(8, 99), Read::Back, "another message at its place");
-        let mut with_gap = Tracker::new(None);
+        let mut with_gap = Tracker::new(None, None);
         for offset in [3, 9] {
             with_gap.read(offset, 0);
         }
@@ -200,7 +251,7 @@ mod tests {
             gaps in prop::collection::vec(1i64..4, 1..60),
             order in prop::collection::vec(any::<prop::sample::Index>(), 60),
         ) {
-            let mut tracker = Tracker::new(None);
+            let mut tracker = Tracker::new(None, None);
             let mut incomplete = Vec::new();
             let mut offset = 0;
             for gap in gaps {

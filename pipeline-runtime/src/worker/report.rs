@@ -1,6 +1,7 @@
 //! What the worker does beside its work: ask whether the broker answers, count the backlog, log what was done, tidy the store.
 
 use super::failure::{Failure, Kind};
+use super::fence::States;
 use super::{Shared, WorkerError, topics};
 use crate::store::Expired;
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ const KEEP_BEYOND: Duration = Duration::from_secs(24 * 3600);
 pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
     let mut before = [0; 4];
     let mut round = 0;
+    let mut states = States::of(shared.deps.switching.as_ref());
     loop {
         let health = &shared.deps.health;
         let answer = timeout(ASK_DEADLINE, shared.deps.broker.connected()).await;
@@ -28,11 +30,11 @@ pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
             Err(_) => Some(format!("no answer from {} within {ASK_DEADLINE:?}", shared.deps.broker.name())),
         };
         let connected = trouble.is_none();
-        health.set_connected(trouble);
+        shared.set_connected(trouble);
         let counters = &health.counters;
         let messages = shared.desk().in_hand().0;
         if round % REPORT_EVERY == 0 && connected {
-            counters.backlog.set(backlog(&shared).await.unwrap_or(messages as u64));
+            shared.gauges.backlog.set(&counters.backlog, backlog(&shared).await.unwrap_or(messages as u64));
         }
         if round % REPORT_EVERY == REPORT_EVERY - 1 {
             let now = [
@@ -41,7 +43,8 @@ pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
                 counters.retries.get(),
                 counters.dead_letters.get(),
             ];
-            if now != before {
+            // What was done is counted for all engines together: one of them says it.
+            if now != before && shared.active() {
                 let [processed, failed, retries, dead_letters] = std::array::from_fn(|i| now[i] - before[i]);
                 let seconds = (ASK_EVERY * REPORT_EVERY).as_secs();
                 tracing::info!(
@@ -53,11 +56,16 @@ pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
                     backlog = counters.backlog.get(),
                     "in the last {seconds} s"
                 );
-                before = now;
             }
+            before = now;
         }
         round = round.wrapping_add(1);
-        if !shared.sleep(ASK_EVERY).await {
+        let go_on = tokio::select! {
+            go_on = shared.sleep(ASK_EVERY) => go_on,
+            // Another broker may be what is read now, and readiness is about that one.
+            () = states.changed() => !shared.stopping(),
+        };
+        if !go_on {
             return Ok(());
         }
     }
@@ -79,6 +87,10 @@ async fn backlog(shared: &Shared) -> Option<u64> {
 pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
     // Workers that start together tidy at different times.
     while shared.sleep(TIDY_EVERY.mul_f64(0.75 + 0.5 * rand::random::<f64>())).await {
+        // All engines have one store.
+        if !shared.active() {
+            continue;
+        }
         let config = shared.deps.config.load_full();
         let read = topics(&config);
         let retention = config.topics.iter().filter(|topic| read.contains(&topic.name)).map(|topic| topic.retention).max();

@@ -91,7 +91,7 @@ impl Shared {
             };
             let mut waiting = vec![work];
             waiting.extend(events.into_iter().map(|(work, _)| work));
-            self.desk().park(lane, key, waiting, Instant::now() + wait);
+            self.desk().park(lane, key, waiting, Instant::now(), wait);
             self.finished(lane);
             return;
         }

@@ -41,7 +41,7 @@ pub struct Then {
 }
 
 pub fn understand(config: &RuntimeConfig, contract: &Contract, message: &Incoming) -> Meaning {
-    if message.payload.is_none() && message.header(attribute::STAMP).is_some() {
+    if message.payload.as_ref().is_none_or(|body| body.is_empty()) && message.header(attribute::STAMP).is_some() {
         return Meaning::Nothing("a seal");
     }
     let Some(topic) = config.topic(&message.at.partition.topic) else { return Meaning::Left };

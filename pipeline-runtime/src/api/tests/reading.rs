@@ -101,7 +101,7 @@ async fn reads_are_503_while_the_store_is_away() {
 async fn ready_means_connected_now_and_latched_means_connected_once() {
     let process = process();
     let health = Health::new("test", false);
-    let watching = tokio::spawn(health.clone().watch(process.broker.clone(), Some(process.store.clone()), Duration::from_millis(1)));
+    let watching = tokio::spawn(health.clone().watch(process.api.publisher.clone(), Some(process.store.clone()), Duration::from_millis(1)));
     let asked = Process { router: health::router(health.clone(), None), ..process };
     let until = async |path: &str, status: u16| {
         while asked.get(path).await.status != status {

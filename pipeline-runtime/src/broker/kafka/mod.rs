@@ -105,6 +105,10 @@ impl Broker for Kafka {
         self.ask(move |settings, link| topics::ends(settings, link, &topic)).await
     }
 
+    fn purge(&self) {
+        self.producing.purge();
+    }
+
     async fn flush(&self, deadline: Duration) {
         let producing = self.producing.clone();
         // Fails only if the runtime ends, and then nobody waits.

@@ -84,6 +84,10 @@ impl Producing {
         }
     }
 
+    pub fn purge(&self) {
+        self.sender.load().purge(PurgeConfig::default().queue().inflight());
+    }
+
     /// Puts a new producer in the place of a broken one: on a thread, since ending the old one takes a moment, and at most
     /// once a second. What the old one had in flight is reported with an unknown outcome.
     fn replace(self: &Arc<Self>) {

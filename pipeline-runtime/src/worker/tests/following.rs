@@ -129,6 +129,7 @@ async fn a_view_sees_every_event_and_touches_nothing() {
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&scene.config).unwrap())),
         config: Arc::new(ArcSwap::from_pointee(scene.config.clone())),
         broker: scene.broker.clone(),
+        switching: None,
         store: scene.store.clone(),
     };
     let ended = tokio::spawn(view(deps, async {

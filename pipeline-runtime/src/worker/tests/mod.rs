@@ -83,6 +83,7 @@ impl Scene {
             config: config.clone(),
             publisher: Publisher::new(broker.clone(), Gate::open()),
             broker,
+            switching: None,
             store: self.store.clone(),
             health: self.health.clone(),
             limits: self.limits,

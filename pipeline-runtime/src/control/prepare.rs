@@ -1,0 +1,28 @@
+use crate::broker::{Broker, BrokerError, TopicWish};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a broker may take over one question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether a broker can be used as it will be: it answers, lets us in, and its topics take what the pipeline writes. If not, why, in a
+/// sentence. Topics that are missing are made where that is allowed.
+pub async fn usable(broker: &dyn Broker, wishes: &[TopicWish]) -> Result<(), String> {
+    let name = broker.name();
+    let late = |_| format!("{name} does not answer within {ANSWER_WITHIN:?}");
+    timeout(ANSWER_WITHIN, broker.connected()).await.map_err(late)?.map_err(|error| error.to_string())?;
+    let made = timeout(ANSWER_WITHIN, broker.ensure_topics(wishes)).await.map_err(late)?;
+    for wish in wishes {
+        let facts = timeout(ANSWER_WITHIN, broker.topic(&wish.name)).await.map_err(late)?.map_err(|error| error.to_string())?;
+        let Some(facts) = facts else {
+            let missing = BrokerError::NoTopic { backend: name.into(), topic: wish.name.clone(), partitions: wish.partitions };
+            let why = made.as_ref().err().map(|error| format!(" (making it failed: {error})"));
+            return Err(format!("{missing}{}", why.unwrap_or_default()));
+        };
+        if let Some(most) = facts.max_message_bytes.filter(|most| *most < wish.max_message_bytes) {
+            let (topic, wanted) = (&wish.name, wish.max_message_bytes);
+            return Err(format!("topic {topic} on {name} takes messages of {most} bytes, and the document says {wanted}: raise it there"));
+        }
+    }
+    Ok(())
+}

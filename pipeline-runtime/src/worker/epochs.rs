@@ -1,0 +1,166 @@
+//! What a worker does beside reading while its pipeline moves to another broker: it seals the epochs that are closed, and looks
+//! whether the one that is read is drained. Any number of workers may do the same at once.
+
+use super::fence::States;
+use super::offsets::noted_seal;
+use super::{Shared, WorkerError};
+use crate::broker::{BrokerError, Partition};
+use crate::control::Switching;
+use crate::publish::{Unsealed, seal};
+use crds::switch::{Reading, Stamp, SwitchState, drained};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+const SEAL_DEADLINE: Duration = Duration::from_secs(5);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// After so many tries a line in the log.
+const SAY_EVERY: u32 = 15;
+/// Other workers commit too, and nobody tells us of it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Writes the seals that are missing on this engine's backend.
+pub(super) async fn seal_closed(shared: Arc<Shared>, switching: Arc<Switching>) -> Result<(), WorkerError> {
+    let mut states = States::of(Some(&switching));
+    while !shared.stopping() {
+        let closed = switching.reader(|reader| {
+            let here = reader.to_seal().find(|open| *open.backend == *shared.deps.broker.name()).map(|open| open.epoch);
+            here.map(|epoch| (reader.state().lineage().clone(), epoch))
+        });
+        match closed {
+            Some((lineage, epoch)) => seal_epoch(&shared, &switching, Stamp { lineage: &lineage, epoch }).await,
+            None => tokio::select! {
+                () = states.changed() => {}
+                () = shared.stopped() => {}
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Until it is done, or the state no longer asks for it, or the worker stops.
+async fn seal_epoch(shared: &Shared, switching: &Switching, stamp: Stamp<'_>) {
+    let asked =
+        || switching.reader(|reader| reader.state().same_lineage(stamp.lineage) && reader.to_seal().any(|open| open.epoch == stamp.epoch));
+    let (backend, epoch) = (shared.deps.broker.name(), stamp.epoch);
+    let mut left = None;
+    let mut tries = 0;
+    while asked() {
+        let reason = match seal_left(shared, stamp, &mut left).await {
+            Ok(partitions) => {
+                let done = switching.reader(|reader| {
+                    let same = reader.state().same_lineage(stamp.lineage);
+                    same.then(|| reader.sealed(epoch)).is_some()
+                });
+                if done {
+                    tracing::info!(backend, epoch, partitions, "the epoch is sealed");
+                    switching.tell();
+                }
+                return;
+            }
+            Err(reason) => reason,
+        };
+        if tries % SAY_EVERY == 0 {
+            tracing::warn!(backend, epoch, reason, "an epoch cannot be sealed yet, and so its broker cannot be drained; trying again");
+        }
+        if !shared.sleep((FIRST_BACKOFF * 2u32.pow(tries.min(10))).min(LONGEST_BACKOFF)).await {
+            return;
+        }
+        tries += 1;
+    }
+}
+
+/// One try; those that it did not reach are `left` for the next. Returns how many partitions it wrote to.
+async fn seal_left(shared: &Shared, stamp: Stamp<'_>, left: &mut Option<Vec<Partition>>) -> Result<usize, String> {
+    let partitions = match left.take() {
+        Some(left) => left,
+        None => own_partitions(shared).await.map_err(|error| error.to_string())?,
+    };
+    match seal(&*shared.deps.broker, stamp, &partitions, SEAL_DEADLINE).await {
+        Ok(()) => Ok(partitions.len()),
+        Err(unsealed) => {
+            let reason = unsealed.to_string();
+            let Unsealed { left: again, .. } = unsealed;
+            *left = Some(again);
+            Err(reason)
+        }
+    }
+}
+
+/// The partitions of the pipeline's own topics that the worker reads, as the broker has them.
+async fn own_partitions(shared: &Shared) -> Result<Vec<Partition>, BrokerError> {
+    let broker = &shared.deps.broker;
+    let silent = |_| BrokerError::Unreachable { backend: broker.name().into(), reason: format!("no answer within {ASK_DEADLINE:?}") };
+    let mut partitions = Vec::new();
+    for name in &shared.own {
+        let facts = timeout(ASK_DEADLINE, broker.topic(name)).await.map_err(silent)??;
+        let config = shared.deps.config.load();
+        let wanted = config.topic(name).map_or(0, |topic| topic.partitions);
+        let facts = facts.ok_or_else(|| BrokerError::NoTopic { backend: broker.name().into(), topic: name.clone(), partitions: wanted })?;
+        let topic: Arc<str> = name.as_str().into();
+        partitions.extend((0..facts.partitions).map(|number| Partition { topic: topic.clone(), number }));
+    }
+    Ok(partitions)
+}
+
+/// While the state drains and this engine's backend is what is read: looks whether all of the group have passed the seals.
+pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>) -> Result<(), WorkerError> {
+    let mut states = States::of(Some(&switching));
+    let mut known = None;
+    while !shared.stopping() {
+        let drains = switching.reader(|reader| {
+            let here = reader.state().drains() && reader.reading(shared.deps.broker.name()) == Reading::Active;
+            (here && !reader.look_at_drain([])).then(|| reader.state().clone())
+        });
+        let Some(state) = drains else {
+            known = None;
+            tokio::select! {
+                () = states.changed() => {}
+                () = shared.stopped() => {}
+            }
+            continue;
+        };
+        match look(&shared, &switching, &state, &mut known).await {
+            Ok(true) => switching.tell(),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "cannot look whether the broker is drained; looking again"),
+        }
+        tokio::select! {
+            () = states.changed() => {}
+            () = shared.seal_noted.notified() => {}
+            () = sleep(LOOK_EVERY) => {}
+            () = shared.stopped() => {}
+        }
+    }
+    Ok(())
+}
+
+/// True: it is drained, and this is to be told. `known`: the partitions, so that the broker is not asked for them at each look.
+async fn look(
+    shared: &Shared,
+    switching: &Switching,
+    state: &SwitchState,
+    known: &mut Option<Vec<Partition>>,
+) -> Result<bool, BrokerError> {
+    let broker = &shared.deps.broker;
+    let group = shared.deps.config.load().worker.as_ref().map(|worker| worker.group.clone()).unwrap_or_default();
+    let own: Vec<String> = shared.own.iter().cloned().collect();
+    let Ok(commits) = timeout(ASK_DEADLINE, broker.committed(&group, &own)).await else { return Ok(false) };
+    let noted = commits?.into_iter().filter_map(|commit| Some((commit.next.partition, noted_seal(&commit.metadata)?)));
+    let noted: HashMap<Partition, String> = noted.collect();
+    let notes = |partitions: &[Partition]| partitions.iter().map(|p| noted.get(p).cloned()).collect::<Vec<_>>();
+    let passed = |notes: &[Option<String>]| drained(state, notes.iter().map(Option::as_deref));
+    if known.as_ref().is_some_and(|known| !passed(&notes(known))) {
+        return Ok(false);
+    }
+    // Before it is told they are counted once more: a partition that was added meanwhile may hold messages.
+    let partitions = known.insert(own_partitions(shared).await?);
+    let notes = notes(partitions);
+    Ok(switching.reader(|reader| {
+        let same = reader.state().same_lineage(state.lineage()) && reader.state().active() == state.active();
+        same && reader.look_at_drain(notes.iter().map(Option::as_deref))
+    }))
+}
