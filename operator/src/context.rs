@@ -2,12 +2,14 @@
 
 use crate::build::Kind;
 use crate::metrics::Metrics;
-use kube::Client;
+use crate::switch::Switches;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DynamicObject};
-use kube::runtime::events::Recorder;
+use kube::runtime::events::{Event, Recorder};
+use kube::{Client, Resource};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The client itself would go on trying for a quarter of an hour.
 const CALL: Duration = Duration::from_secs(10);
@@ -19,6 +21,9 @@ pub struct Context {
     pub recorder: Recorder,
     pub failures: Failures,
     pub metrics: Arc<Metrics>,
+    /// What moves pipelines between their backends.
+    pub switches: Switches,
+    pub started: Instant,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +32,8 @@ pub enum Error {
     Api { doing: String, source: kube::Error },
     #[error("{doing}: no answer within {after:?}")]
     Deadline { doing: String, after: Duration },
+    #[error("{doing}: not settled after {steps} steps: somebody else writes too")]
+    Restless { doing: String, steps: usize },
     #[error("{doing}: {source}")]
     Json { doing: &'static str, source: serde_json::Error },
 }
@@ -45,6 +52,11 @@ impl Error {
         matches!(self, Error::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 422))
     }
 
+    /// It was written by somebody else since it was read, or exists already.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Error::Api { source: kube::Error::Api(status), .. } if status.code == 409)
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Api { source: kube::Error::Api(status), .. } if status.code == 404)
     }
@@ -53,6 +65,27 @@ impl Error {
 impl Context {
     pub fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
+    }
+
+    /// Since the process began: what the switch measures its deadlines by.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// An event is a courtesy: that it could not be told is no reason to do anything again.
+    pub async fn tell(&self, namespace: &str, pipeline: &str, uid: &str, event: &Event) {
+        let about = ObjectReference {
+            api_version: Some(crds::OrderPipeline::api_version(&()).into_owned()),
+            kind: Some(crds::OrderPipeline::kind(&()).into_owned()),
+            name: Some(pipeline.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..Default::default()
+        };
+        let telling = || format!("telling an event of {namespace}/{pipeline}");
+        if let Err(error) = self.within(telling, self.recorder.publish(event, &about)).await {
+            tracing::warn!(%error, "an event was not told");
+        }
     }
 
     /// One call to the API server, with its deadline and with words for what failed.

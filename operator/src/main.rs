@@ -6,9 +6,10 @@ use kube::runtime::events::{Recorder, Reporter};
 use operator::context::{Context, Failures};
 use operator::leader::Election;
 use operator::metrics::Metrics;
+use operator::switch::Board;
 use operator::{controller, health, names};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 const DEFAULT_IMAGE: &str = concat!("ghcr.io/orderpipeline/pipeline-runtime:", env!("CARGO_PKG_VERSION"));
@@ -90,13 +91,17 @@ async fn run(run: Run) -> anyhow::Result<()> {
     metrics.leads();
     tracing::info!(namespace = run.namespace.as_deref().unwrap_or("all"), image = run.image, "leading");
 
+    let (switches, board) = Board::new();
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), Reporter { controller: names::FIELD_MANAGER.into(), instance: Some(host) }),
         client,
         default_image: run.image,
         failures: Failures::default(),
         metrics,
+        switches: switches.clone(),
+        started: Instant::now(),
     });
+    let mut switching = tokio::spawn(board.run(context.clone(), run.namespace.clone()));
     let (ask_to_stop, asked) = tokio::sync::oneshot::channel::<()>();
     let asked = async { asked.await.unwrap_or(()) };
     let mut controller = tokio::spawn(controller::run(
@@ -112,12 +117,18 @@ async fn run(run: Run) -> anyhow::Result<()> {
     tokio::select! {
         () = &mut stop => (),
         ended = &mut controller => bail!("the controller ended: {ended:?}"),
+        ended = &mut switching => bail!("nobody switches pipelines any more: {ended:?}"),
         ended = &mut keeping => bail!("the Lease is lost, another operator may lead now: {ended:?}"),
         ended = &mut health => bail!("the health server ended: {ended:?}"),
     }
     tracing::info!("stopping");
     let _ = ask_to_stop.send(());
-    if tokio::time::timeout(GRACE, &mut controller).await.is_err() {
+    // Both at once: a switch that cannot be finished now is taken back, so that no order waits for the next operator.
+    let ended = tokio::time::timeout(GRACE, async {
+        switches.leave().await;
+        tokio::join!(&mut switching, &mut controller)
+    });
+    if ended.await.is_err() {
         tracing::warn!("what was under way did not end in time; the next operator takes it up");
     }
     keeping.abort();

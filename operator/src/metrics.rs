@@ -10,6 +10,7 @@ pub struct Metrics {
     applied: AtomicU64,
     pruned: AtomicU64,
     statuses: AtomicU64,
+    switches: AtomicU64,
     leader: AtomicBool,
 }
 
@@ -29,6 +30,9 @@ impl Metrics {
     pub fn status_written(&self) {
         self.statuses.fetch_add(1, Relaxed);
     }
+    pub fn switch_written(&self) {
+        self.switches.fetch_add(1, Relaxed);
+    }
     pub fn leads(&self) {
         self.leader.store(true, Relaxed);
     }
@@ -44,8 +48,12 @@ impl Metrics {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
         metric("reconciles_total", "counter", "Reconciles that came to an end.", &[("", of(&self.reconciles))]);
         metric("reconcile_failures_total", "counter", "Reconciles that failed and are tried again.", &[("", of(&self.failures))]);
-        let writes =
-            [("{kind=\"apply\"}", of(&self.applied)), ("{kind=\"prune\"}", of(&self.pruned)), ("{kind=\"status\"}", of(&self.statuses))];
+        let writes = [
+            ("{kind=\"apply\"}", of(&self.applied)),
+            ("{kind=\"prune\"}", of(&self.pruned)),
+            ("{kind=\"status\"}", of(&self.statuses)),
+            ("{kind=\"switch\"}", of(&self.switches)),
+        ];
         metric("writes_total", "counter", "Writes to the API server.", &writes);
         metric("leader", "gauge", "1 where this process leads.", &[("", self.leader.load(Relaxed).into())]);
         out

@@ -25,6 +25,11 @@ pub fn config_map(pipeline: &str) -> String {
 
 pub use crds::switch::names::state_config_map as switch_state;
 
+/// The volume that holds the state of the switch: a pod without it was made before there was a second backend.
+pub const SWITCH_VOLUME: &str = "switch";
+/// Owner of the fields that the driver of a switch writes into status, so that it and the reconcile do not take them from each other.
+pub const SWITCH_FIELD_MANAGER: &str = "orderpipeline-operator-switch";
+
 /// ServiceAccount, Role and RoleBinding of the pods.
 pub fn access(pipeline: &str) -> String {
     format!("{pipeline}-runtime")

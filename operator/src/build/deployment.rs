@@ -52,6 +52,8 @@ impl Shape<'_> {
         .unwrap_or_default();
         // Nobody scales by load yet: the least that is asked for, and never none, since nobody would wake them.
         let count = scaling.map_or(replicas.unwrap_or(1), |scaling| scaling.min.max(1));
+        // Seals are written and old brokers drained by workers.
+        let count = if role == Role::Worker && blueprint.switches { count.max(1) } else { count };
         Shape { replicas: i32::try_from(count).unwrap_or(i32::MAX), template }
     }
 }
@@ -86,6 +88,16 @@ mod tests {
         assert_eq!(replicas("scaling: {max: 5}"), 1);
         assert_eq!(replicas("replicas: 0"), 0);
         assert_eq!(replicas("replicas: 4"), 4);
+    }
+
+    #[test]
+    fn a_switch_has_a_worker_that_drains_the_old_broker() {
+        let document = DOCUMENT.replace("scaling: {min: 1, max: 5}", "replicas: 0");
+        let pipeline = pipeline(&document);
+        let config = crds::resolve(&pipeline);
+        let blueprint = super::Blueprint { pipeline: &pipeline, config: &config, default_image: "i", switches: true };
+        let replicas = |role| super::deployment(&blueprint, role).unwrap().spec.unwrap().replicas;
+        assert_eq!((replicas(super::Role::Worker), replicas(super::Role::Api)), (Some(1), Some(2)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{Blueprint, hash, restart, secrets};
 use crate::names::{self, Role};
 use crds::pipeline::{GRACE_SECONDS, PRE_STOP_SECONDS, PodTemplate, Quantity as Amount, Resources};
 use crds::runtime_config::{CONFIG_DIR, SECRETS_DIR};
+use crds::switch::names::STATE_DIR;
 use k8s_openapi::api::core::v1::*;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -132,6 +133,12 @@ fn files(blueprint: &Blueprint, role: Role) -> Result<(Vec<Volume>, Vec<VolumeMo
         },
     ];
     let mut mounts = vec![mount("config", CONFIG_DIR), VolumeMount { read_only: None, ..mount("tmp", "/tmp") }];
+    if blueprint.config.backends.len() > 1 {
+        // A pod may start before there is a state; it waits for it at the API server, and the file only ever brings news.
+        let state = ConfigMapVolumeSource { name: names::switch_state(&blueprint.name()), optional: Some(true), ..Default::default() };
+        volumes.push(Volume { name: names::SWITCH_VOLUME.into(), config_map: Some(state), ..Default::default() });
+        mounts.push(mount(names::SWITCH_VOLUME, STATE_DIR));
+    }
     for (secret, keys) in secrets::of_role(blueprint.config, role) {
         // A Secret's name may be longer than a volume's.
         let volume = format!("secret-{}", hash(&secret)?);
@@ -188,14 +195,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pipeline_with_two_backends_gets_a_token() {
-        let token = |document: &str| {
-            built(document, Kind::Deployment, "shop-worker").unwrap()["spec"]["template"]["spec"]["automountServiceAccountToken"].clone()
-        };
-        assert_eq!(token(DOCUMENT), false);
-        let two =
-            DOCUMENT.replace("  backends:\n", "  backend: kafka\n  backends:\n  - {name: next, kafka: {bootstrapServers: 'next:9092'}}\n");
-        assert_eq!(token(&two), true);
+    fn only_a_pipeline_with_two_backends_gets_a_token_and_the_state_of_its_switch() {
+        let pod = |document: &str| built(document, Kind::Deployment, "shop-worker").unwrap()["spec"]["template"]["spec"].clone();
+        assert_eq!(pod(DOCUMENT)["automountServiceAccountToken"], false);
+        assert!(!pod(DOCUMENT).to_string().contains("shop-switch"));
+        let next = "{name: next, kafka: {bootstrapServers: 'next:9092', tls: {caSecretRef: {name: next-ca, key: ca.crt}}}}";
+        let two = DOCUMENT.replace("  backends:\n", &format!("  backend: kafka\n  backends:\n  - {next}\n"));
+        let pod = pod(&two);
+        assert_eq!(pod["automountServiceAccountToken"], true);
+        let volumes = pod["volumes"].as_array().unwrap();
+        assert!(volumes.contains(&json!({"name": "switch", "configMap": {"name": "shop-switch", "optional": true}})), "{volumes:?}");
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        assert!(mounts.contains(&json!({"name": "switch", "mountPath": "/etc/orderpipeline/switch", "readOnly": true})), "{mounts:?}");
+        for secret in ["broker", "next-ca"] {
+            let path = format!("/etc/orderpipeline/secrets/{secret}");
+            assert!(mounts.iter().any(|mount| mount["mountPath"] == path.as_str()), "{secret} of one of the backends");
+        }
     }
 
     #[test]

@@ -77,8 +77,14 @@ async fn write(context: &Context, read: &Read, wanted: &Wanted, force: bool) -> 
 }
 
 async fn prune(context: &Context, read: &mut Read, wanted: &BTreeSet<(Kind, String)>) -> Result<(), Error> {
-    let unwanted: Vec<(Kind, String)> =
-        read.children.iter().filter(|(key, object)| !wanted.contains(key) && read.owns(object)).map(|(key, _)| key.clone()).collect();
+    // Never applied, and never removed: should the pipeline get a second backend again, it goes on from there.
+    let state = (Kind::ConfigMap, names::switch_state(&read.name));
+    let unwanted: Vec<(Kind, String)> = read
+        .children
+        .iter()
+        .filter(|(key, object)| !wanted.contains(key) && **key != state && read.owns(object))
+        .map(|(key, _)| key.clone())
+        .collect();
     for (kind, name) in unwanted {
         let Some(object) = read.children.remove(&(kind, name.clone())) else { continue };
         if object.metadata.deletion_timestamp.is_some() {

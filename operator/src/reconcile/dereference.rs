@@ -29,6 +29,11 @@ impl Read {
         self.document["metadata"].get("deletionTimestamp").is_some()
     }
 
+    /// A switch is under way, or an old broker drains.
+    pub fn switches(&self) -> bool {
+        self.document["status"]["backend"]["phase"].as_str().is_some_and(|phase| phase != "Steady")
+    }
+
     pub fn whose(&self, object: &DynamicObject) -> Whose {
         let (kind, labels) = (crds::OrderPipeline::kind(&()), object.labels());
         let labelled = names::labels(&self.name).iter().all(|(label, value)| labels.get(label) == Some(value));

@@ -5,8 +5,11 @@
 //! 3. `build` (its own room) says what should exist. Pure.
 //! 4. `apply` writes what differs and removes what is no longer wanted.
 //! 5. `status` says how it is: computed purely, written only if changed.
+//!
+//! Which of several backends is used is none of their business: that is handed over to the driver of the pipeline's switch.
 
 mod apply;
+pub mod conditions;
 mod dereference;
 mod difference;
 mod status;
@@ -14,6 +17,7 @@ mod validate;
 
 use crate::build::{self, Blueprint};
 use crate::context::{Context, Error};
+use crate::switch::{Annotations, Wanted};
 use dereference::Read;
 use kube::runtime::controller::Action;
 use status::Finding;
@@ -37,9 +41,11 @@ pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result
 
 async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action, Error> {
     let Some(mut read) = dereference::read(context, namespace, name).await? else {
+        context.switches.forget(namespace, name).await;
         return Ok(Action::await_change()); // gone: the garbage collector removes what belonged to it
     };
     if read.is_being_deleted() {
+        context.switches.forget(namespace, name).await;
         return Ok(Action::await_change());
     }
     let (finding, valid) = match validate::validate(&read) {
@@ -49,11 +55,14 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
             Ok(finding) => (finding, Some(valid)),
             Err(error) => {
                 // Said before it is tried again, since that may be a while.
-                status::report(context, &read, &Finding::NotApplied(error.to_string()), Some(&valid)).await?;
+                let finding = Finding::NotApplied(error.to_string());
+                hand_over(context, &read, &finding, Some(&valid)).await;
+                status::report(context, &read, &finding, Some(&valid)).await?;
                 return Err(error);
             }
         },
     };
+    hand_over(context, &read, &finding, valid.as_ref()).await;
     status::report(context, &read, &finding, valid.as_ref()).await?;
     Ok(match finding {
         Finding::SecretsMissing(_) | Finding::NamesTaken(_) | Finding::Predecessors(_) => Action::requeue(LOOK_AGAIN),
@@ -63,9 +72,28 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
     })
 }
 
+/// What moves the pipeline between its backends hears of it. A switch that is under way goes on whatever became of the document since.
+async fn hand_over(context: &Context, read: &Read, finding: &Finding, valid: Option<&Valid>) {
+    let Some(config) = validate::config(read, valid) else { return };
+    if config.backends.len() < 2 {
+        return context.switches.forget(&read.namespace, &read.name).await;
+    }
+    let wanted = Wanted {
+        namespace: read.namespace.clone(),
+        name: read.name.clone(),
+        uid: read.uid.clone(),
+        config,
+        obstacle: status::obstacle(finding),
+        annotations: Annotations::of(&read.document),
+        mirrored: !read.document["status"]["backend"]["mirror"].is_null(),
+    };
+    context.switches.drive(wanted).await;
+}
+
 /// Makes the cluster what the pipeline says, as far as it is possible now.
 async fn bring_about(context: &Context, read: &mut Read, valid: &Valid) -> Result<Finding, Error> {
-    let blueprint = Blueprint { pipeline: &valid.pipeline, config: &valid.config, default_image: &context.default_image };
+    let blueprint =
+        Blueprint { pipeline: &valid.pipeline, config: &valid.config, default_image: &context.default_image, switches: read.switches() };
     let wanted = build::build(&blueprint).map_err(|source| Error::Json { doing: "building the objects of a pipeline", source })?;
     let not = apply::apply(context, read, wanted).await?;
     if !not.taken.is_empty() {

@@ -1,19 +1,19 @@
 //! Last step: says how the pipeline is, in the conditions that kstatus reads (Flux, Argo CD, Helm). Computed purely from what was
 //! found; written only if it differs from what stands there, and nothing in it moves by itself.
 
+use super::conditions::{bounded, set_condition};
 use super::dereference::Read;
-use super::validate::Valid;
+use super::validate::{self, Valid};
 use crate::build::Kind;
 use crate::context::{Context, Error};
 use crate::names::{self, Role};
+use crate::switch::SWITCHING;
 use crds::Mistake;
 use crds::pipeline::{BackendStatus, OrderPipelineStatus, WorkloadStatus};
 use crds::runtime_config::StoreConfig;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::runtime::events::{Event, EventType};
@@ -51,7 +51,8 @@ enum Health {
 
 /// Computes the status and writes it if it has changed.
 pub async fn report(context: &Context, read: &Read, finding: &Finding, valid: Option<&Valid>) -> Result<(), Error> {
-    let before = previous(read);
+    let several = validate::config(read, valid).is_some_and(|config| config.backends.len() > 1);
+    let before = previous(read, several);
     let now = Time(Timestamp::now());
     let status = compute(read, finding, valid, &before, &now);
     if status == before {
@@ -65,14 +66,22 @@ pub async fn report(context: &Context, read: &Read, finding: &Finding, valid: Op
     context.within(writing, api.patch_status(&read.name, &how, &Patch::Apply(&body))).await?;
     context.metrics.status_written();
     if let Some(event) = event(&before, &status) {
-        tell(context, read, &event).await;
+        context.tell(&read.namespace, &read.name, &read.uid, &event).await;
     }
     Ok(())
 }
 
-/// One that cannot be read counts as none: it is written anew.
-fn previous(read: &Read) -> OrderPipelineStatus {
-    read.document.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+/// What of it is written here: the rest belongs to the driver of the switch, where there are several backends. Until that has taken up
+/// what stands there, it is kept. One that cannot be read counts as none: it is written anew.
+fn previous(read: &Read, several: bool) -> OrderPipelineStatus {
+    let status: Option<OrderPipelineStatus> = read.document.get("status").and_then(|status| serde_json::from_value(status.clone()).ok());
+    let mut status = status.unwrap_or_default();
+    status.conditions.retain(|condition| condition.type_ != SWITCHING);
+    status.backend = status.backend.filter(|backend| !several || backend.mirror.is_none()).map(|backend| {
+        let BackendStatus { active, writing, phase, .. } = backend;
+        BackendStatus { active, writing, phase, ..Default::default() }
+    });
+    status
 }
 
 fn compute(read: &Read, finding: &Finding, valid: Option<&Valid>, before: &OrderPipelineStatus, now: &Time) -> OrderPipelineStatus {
@@ -91,14 +100,16 @@ fn compute(read: &Read, finding: &Finding, valid: Option<&Valid>, before: &Order
         generator: workload(Role::Generator),
     };
     // Only what was applied may say where the pipeline runs: from then on a document cannot move it.
-    if let (Finding::Applied | Finding::SecretsMissing(_) | Finding::Refused(_), Some(valid)) = (finding, valid) {
+    let only = valid.filter(|valid| valid.config.backends.len() == 1).map(|valid| &valid.config.backend);
+    if let (Finding::Applied | Finding::SecretsMissing(_) | Finding::Refused(_), Some(only)) = (finding, only) {
         let backend = status.backend.get_or_insert_with(BackendStatus::default);
-        backend.active = Some(valid.config.backend.clone());
-        backend.writing = Some(valid.config.backend.clone());
+        backend.active = Some(only.clone());
+        backend.writing = Some(only.clone());
         backend.phase = Some("Steady".into());
     }
     let mut set = |type_: &str, value: bool, reason: &str, message: &str| {
-        set_condition(&mut status.conditions, read.generation, now, type_, value, reason, message);
+        let value = if value { "True" } else { "False" };
+        set_condition(&mut status.conditions, Some(read.generation), now, type_, value, reason, message);
     };
     let health = health(finding, &deployments);
     let (reason, message) = match &health {
@@ -122,6 +133,14 @@ fn compute(read: &Read, finding: &Finding, valid: Option<&Valid>, before: &Order
         }
     }
     status
+}
+
+/// Why no switch may begin, in a sentence.
+pub fn obstacle(finding: &Finding) -> Option<String> {
+    match (finding, health(finding, &[])) {
+        (Finding::Applied, _) | (_, Health::Ready) => None,
+        (_, Health::Progressing(_, message) | Health::Stalled(_, message)) => Some(bounded(&message, LONGEST_NOTE)),
+    }
 }
 
 fn health(finding: &Finding, deployments: &[(Role, Deployment)]) -> Health {
@@ -191,24 +210,6 @@ fn workload_status(pipeline: &str, role: Role, deployment: &Deployment) -> Workl
     }
 }
 
-/// The time moves only when the status does, as the convention is; otherwise each reconcile would cause the next one.
-fn set_condition(conditions: &mut Vec<Condition>, generation: i64, now: &Time, type_: &str, value: bool, reason: &str, message: &str) {
-    let status = if value { "True" } else { "False" };
-    let since = conditions.iter().find(|c| c.type_ == type_ && c.status == status).map(|c| c.last_transition_time.clone());
-    let condition = Condition {
-        type_: type_.into(),
-        status: status.into(),
-        reason: reason.into(),
-        message: message.into(),
-        observed_generation: Some(generation),
-        last_transition_time: since.unwrap_or_else(|| now.clone()),
-    };
-    match conditions.iter_mut().find(|c| c.type_ == type_) {
-        Some(old) => *old = condition,
-        None => conditions.push(condition),
-    }
-}
-
 /// Told only when `Ready` changes its value or its reason.
 fn event(before: &OrderPipelineStatus, after: &OrderPipelineStatus) -> Option<Event> {
     let ready = |status: &OrderPipelineStatus| status.conditions.iter().find(|c| c.type_ == "Ready").cloned();
@@ -223,31 +224,6 @@ fn event(before: &OrderPipelineStatus, after: &OrderPipelineStatus) -> Option<Ev
         action: "Reconcile".into(),
         secondary: None,
     })
-}
-
-/// An event is a courtesy: that it could not be told is no reason to reconcile again.
-async fn tell(context: &Context, read: &Read, event: &Event) {
-    let about = ObjectReference {
-        api_version: Some(crds::OrderPipeline::api_version(&()).into_owned()),
-        kind: Some(crds::OrderPipeline::kind(&()).into_owned()),
-        name: Some(read.name.clone()),
-        namespace: Some(read.namespace.clone()),
-        uid: Some(read.uid.clone()),
-        ..Default::default()
-    };
-    let telling = || format!("telling an event of {}/{}", read.namespace, read.name);
-    if let Err(error) = context.within(telling, context.recorder.publish(event, &about)).await {
-        tracing::warn!(%error, "an event was not told");
-    }
-}
-
-/// At most so many bytes, cut between characters.
-fn bounded(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let end = (0..=bytes - 4).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    format!("{} ...", &text[..end])
 }
 
 #[cfg(test)]

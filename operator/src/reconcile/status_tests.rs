@@ -1,6 +1,7 @@
 use super::super::validate::{tests::read as alone, validate};
 use super::*;
 use crate::build::tests::{DOCUMENT, pipeline};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 

@@ -5,9 +5,10 @@ use crate::build::Kind;
 use crate::names;
 use crds::pipeline::Backend;
 use crds::runtime_config::{CONFIG_FILE, RuntimeConfig};
+use crds::switch::{Phase, SwitchState};
 use crds::{Mistake, OrderPipeline};
 use serde_json::Value as Json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A pipeline without mistakes, and what its pods will read.
 pub struct Valid {
@@ -28,36 +29,65 @@ pub fn validate(read: &Read) -> Result<Valid, Refusal> {
     let status = spec_only.as_object_mut().and_then(|object| object.remove("status"));
     let pipeline = crds::document::accept(&spec_only).map_err(Refusal::Mistakes)?;
     let config = crds::resolve(&pipeline);
-    if let Some(mistake) = switch(&config, status.as_ref()) {
+    let used = used(status.as_ref());
+    if let Some(mistake) = left_behind(&config, &used) {
         return Err(Refusal::Mistakes(vec![mistake]));
     }
-    let running = running_backend(read, &config.backend);
-    if let Some(mistake) = running.and_then(|running| other_broker(&config, &running)) {
+    if let Some(mistake) = applied(read).iter().flat_map(|applied| running(applied, &used)).find_map(|old| other_broker(&config, &old)) {
         return Err(Refusal::IdentityChanged(mistake));
     }
     Ok(Valid { pipeline, config })
 }
 
-/// Pods that roll from one broker to another, each at its own time, would mix up the events of a key and lose what the old one
-/// still holds. Until a running pipeline can be switched it stays where it is.
-fn switch(config: &RuntimeConfig, status: Option<&Json>) -> Option<Mistake> {
-    let active = status?.pointer("/backend/active")?.as_str()?;
-    (active != config.backend).then(|| {
-        let wanted = &config.backend;
-        let message = format!("this version cannot move a running pipeline from {active} to {wanted}: set it back to {active}");
-        Mistake::new("spec.backend", message)
-    })
+/// What the pods have: made of this document, or of the last good one before it.
+pub fn config(read: &Read, valid: Option<&Valid>) -> Option<RuntimeConfig> {
+    match valid {
+        Some(valid) => Some(valid.config.clone()),
+        None => serde_json::from_value(applied(read)?).ok(),
+    }
 }
 
-/// The backend of this name as the pods have it: in the configuration that was applied last, also by another version of this program.
-fn running_backend(read: &Read, name: &str) -> Option<Backend> {
-    let object = read.children.get(&(Kind::ConfigMap, names::config_map(&read.name))).filter(|object| read.owns(object))?;
-    let config: Json = serde_json::from_str(object.data.get("data")?.get(CONFIG_FILE)?.as_str()?).ok()?;
-    if config.get("backend")?.as_str()? != name {
-        return None;
+/// Backends that hold something of the pipeline, or are about to, each with what they are used for.
+fn used(status: Option<&Json>) -> BTreeMap<String, &'static str> {
+    let mut used = BTreeMap::new();
+    let Some(backend) = status.and_then(|status| status.get("backend")) else { return used };
+    match backend.get("mirror").and_then(|mirror| SwitchState::parse(&mirror.to_string()).ok()) {
+        Some(state) => {
+            used.extend(state.epochs().iter().map(|open| (open.backend.to_string(), "still holds events that workers have not read")));
+            if let Phase::Prepare { target } | Phase::Hold { target, .. } = state.phase() {
+                used.insert(target.to_string(), "is just being switched to");
+            }
+            used.insert(state.newest().backend.to_string(), WRITTEN);
+        }
+        None => used.extend(["active", "writing"].iter().filter_map(|field| Some((backend.get(field)?.as_str()?.to_owned(), WRITTEN)))),
     }
-    let mut backends = config.get("backends")?.as_array()?.iter();
-    serde_json::from_value(backends.find(|backend| backend["name"] == name)?.clone()).ok()
+    used
+}
+
+const WRITTEN: &str = "is the one that orders are written to";
+
+/// What is on a backend that the document no longer has would be left behind.
+fn left_behind(config: &RuntimeConfig, used: &BTreeMap<String, &'static str>) -> Option<Mistake> {
+    let (name, what_for) = used.iter().find(|(name, _)| !config.backends.iter().any(|backend| backend.name == *name.as_str()))?;
+    let message = format!(
+        "{name} is missing, and it {what_for}: put it back. To move away from it, switch spec.backend to another one beside it, \
+         and remove {name} once status.backend.phase is Steady"
+    );
+    Some(Mistake::new("spec.backends", message))
+}
+
+/// The configuration that was applied last, perhaps by another version of this program.
+fn applied(read: &Read) -> Option<Json> {
+    let object = read.children.get(&(Kind::ConfigMap, names::config_map(&read.name))).filter(|object| read.owns(object))?;
+    serde_json::from_str(object.data.get("data")?.get(CONFIG_FILE)?.as_str()?).ok()
+}
+
+/// The backends in use as the pods have them.
+fn running(applied: &Json, used: &BTreeMap<String, &'static str>) -> Vec<Backend> {
+    let in_use = |name: &str| if used.is_empty() { applied["backend"] == name } else { used.contains_key(name) };
+    let backends = applied["backends"].as_array().into_iter().flatten();
+    let backends = backends.filter(|backend| backend["name"].as_str().is_some_and(in_use));
+    backends.filter_map(|backend| serde_json::from_value(backend.clone()).ok()).collect()
 }
 
 /// Another broker under the name of the one in use would be a switch without its protocol: what the old one holds would be left
@@ -130,14 +160,31 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_running_pipeline_is_not_moved() {
+    fn the_backend_of_a_running_pipeline_cannot_be_removed() {
         let mut document = document();
         document["status"] = json!({"backend": {"active": "kafka"}});
         assert!(validate(&read(document.clone())).is_ok());
         document["status"] = json!({"backend": {"active": "old"}});
         let mistakes = mistakes(document);
-        assert_eq!(mistakes[0].place, "spec.backend");
-        assert!(mistakes[0].message.contains("from old to kafka"), "{mistakes:?}");
+        assert_eq!(mistakes[0].place, "spec.backends");
+        assert!(mistakes[0].message.contains("old is missing, and it is the one that orders are written to"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_backend_that_drains_or_is_switched_to_cannot_be_removed_and_one_that_is_done_with_can() {
+        let prepared = {
+            let first = SwitchState::first("l", "old");
+            first.noted(first.ruling("kafka", &[]).unwrap()).unwrap().prepared().unwrap()
+        };
+        let opened = prepared.held().unwrap().opened().unwrap();
+        let said = |state: &SwitchState| {
+            let mut document = document();
+            document["status"] = json!({"backend": {"mirror": state}});
+            validate(&read(document)).err().map(|refusal| format!("{refusal:?}"))
+        };
+        assert!(said(&prepared).unwrap().contains("old is missing, and it is the one that orders are written to"));
+        assert!(said(&opened).unwrap().contains("old is missing, and it still holds events"));
+        assert_eq!(said(&opened.activated(crds::switch::Outcome::Completed).unwrap()), None);
     }
 
     /// `DOCUMENT` runs at `kafka:9092`; what is said when its address becomes another one.

@@ -1,0 +1,400 @@
+//! One pipeline: waits until something happens, then takes the steps that there are to take. It remembers since when it sees what it
+//! sees, and nothing else that a successor would lack: whoever leads goes on from what is written.
+
+use super::asked::Asked;
+use super::members::{Heard, Roll};
+use super::shown::{self, Notes};
+use super::state_map::{self, Found, StateMap, Trouble};
+use super::status::View;
+use super::{Wanted, told};
+use crate::context::{Context, Error};
+use crds::switch::{Observed, Outcome, Phase, Rules, Settings, Sight, Step, SwitchState, step};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::{Event, EventType};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// Until every pod has said whether it can use the target.
+const PREPARE: Duration = Duration::from_secs(30);
+/// In a Hold no list may take longer: what is decided without it is decided in time.
+const LIST_IN_HOLD: Duration = Duration::from_millis(500);
+/// Steps of one go. There are never more than a few: this only bounds a mistake.
+const STEPS: usize = 64;
+/// After a failure, doubled up to the longest.
+const RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// What the watches have told since the driver last looked.
+#[derive(Default)]
+pub struct Inbox {
+    pub wake: Notify,
+    letters: Mutex<Letters>,
+}
+
+#[derive(Default)]
+struct Letters {
+    /// Only while somebody is waited for: at all other times members are listed when they matter.
+    kept: bool,
+    members: HashMap<String, Heard>,
+    /// The resourceVersion of the state as last heard of; the inner None: it was deleted.
+    state: Option<Option<String>>,
+}
+
+impl Inbox {
+    pub fn member(&self, name: &str, heard: Heard) {
+        let mut letters = self.letters();
+        if letters.kept {
+            letters.members.insert(name.to_owned(), heard);
+        }
+        drop(letters);
+        self.wake.notify_one();
+    }
+
+    pub fn state(&self, version: Option<String>) {
+        self.letters().state = Some(version);
+        self.wake.notify_one();
+    }
+
+    fn keep(&self, kept: bool) {
+        let mut letters = self.letters();
+        letters.kept = kept;
+        if !kept {
+            letters.members.clear();
+        }
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends when nobody wants the switch of this pipeline any more, or when the process leaves and nothing is half done.
+pub async fn run(context: Arc<Context>, inbox: Arc<Inbox>, mut wanted: watch::Receiver<Arc<Wanted>>, mut leaving: watch::Receiver<bool>) {
+    let first = wanted.borrow_and_update().clone();
+    let mut driver = Driver::new(context, inbox.clone(), first);
+    let mut failures = 0;
+    loop {
+        driver.wanted = wanted.borrow_and_update().clone();
+        driver.leaving = *leaving.borrow_and_update();
+        let outcome = driver.go().await;
+        driver.tell().await;
+        match outcome {
+            Ok(_) if driver.leaving => return,
+            Ok(next) => {
+                failures = 0;
+                tokio::select! {
+                    () = inbox.wake.notified() => {}
+                    () = driver.until(next) => {}
+                    changed = wanted.changed() => if changed.is_err() { return },
+                    changed = leaving.changed() => if changed.is_err() { return },
+                }
+            }
+            Err(error) => {
+                let Wanted { namespace, name, .. } = &*driver.wanted;
+                tracing::warn!(namespace, pipeline = name, %error, "the switch is looked at again later");
+                // Not woken meanwhile: what fails must not be tried as often as something happens.
+                tokio::time::sleep(RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY)).await;
+                failures += 1;
+                if wanted.has_changed().is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+struct Driver {
+    context: Arc<Context>,
+    inbox: Arc<Inbox>,
+    wanted: Arc<Wanted>,
+    leaving: bool,
+    sight: Sight,
+    /// The state as this process wrote or read it last, as long as the watch tells of no other.
+    known: Option<StateMap>,
+    roll: Option<Roll>,
+    /// When to look at what no watch tells of: pods.
+    look: Duration,
+    /// When this process opened which epoch.
+    opened: Option<(u64, Duration)>,
+    events: Vec<Event>,
+}
+
+/// What comes after a step.
+enum Next {
+    Step,
+    /// Nothing until something happens, or until then.
+    Wait(Option<Duration>),
+}
+
+impl Driver {
+    fn new(context: Arc<Context>, inbox: Arc<Inbox>, wanted: Arc<Wanted>) -> Driver {
+        let (sight, look) = (Sight::default(), Duration::ZERO);
+        Driver { context, inbox, wanted, leaving: false, sight, known: None, roll: None, look, opened: None, events: Vec::new() }
+    }
+
+    /// Takes every step that can be taken now; until when nothing is to be done unless something happens.
+    async fn go(&mut self) -> Result<Option<Duration>, Error> {
+        for _ in 0..STEPS {
+            let Some(map) = self.state().await? else { return Ok(Some(self.context.now() + Duration::from_secs(15))) };
+            let next = match map.state.phase() {
+                Phase::Hold { .. } => self.hold(map).await,
+                _ => self.rest(map).await,
+            };
+            match next {
+                Ok(Next::Step) => {}
+                Ok(Next::Wait(until)) => return Ok(until),
+                // Somebody else wrote in between: what is there now is read.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Wanted { namespace, name, .. } = &*self.wanted;
+        Err(Error::Restless { doing: format!("switching {namespace}/{name}"), steps: STEPS })
+    }
+
+    /// The state as it is. None: there is none that could be obeyed.
+    async fn state(&mut self) -> Result<Option<StateMap>, Error> {
+        let last = self.inbox.letters().state.take();
+        if let Some(known) = self.known.take()
+            && last.is_none_or(|last| last.as_deref() == known.version())
+        {
+            return Ok(Some(known));
+        }
+        match state_map::read(&self.context, &self.wanted).await? {
+            Found::State(map) => Ok(Some(map)),
+            Found::Missing => self.make().await,
+            Found::Trouble(trouble) => self.in_trouble(trouble).await,
+        }
+    }
+
+    /// There is no state: a first one, or what status knows of the one that was deleted.
+    async fn make(&mut self) -> Result<Option<StateMap>, Error> {
+        let (context, wanted) = (self.context.clone(), self.wanted.clone());
+        let Some(view) = View::read(&context, &wanted).await? else { return Ok(None) };
+        let state = match &view.mirror {
+            Some(Ok(mirror)) => SwitchState::rebuilt(mirror),
+            Some(Err(error)) => {
+                let trouble = Trouble::of(error, "there is no state of the switch, and it cannot be rebuilt from status.backend.mirror");
+                return self.in_trouble(trouble).await;
+            }
+            None => {
+                let lineage = uuid::Uuid::new_v4().to_string();
+                // Where a pipeline with one backend has run until now: there it starts, whatever is asked for.
+                let running = view.backend.writing.as_deref().filter(|name| wanted.has_backend(name));
+                let backend = running.unwrap_or(&wanted.config.backend);
+                let roll = Roll::call(&context, &wanted.namespace, &wanted.name, (lineage.as_str().into(), 0), false).await?;
+                if roll.is_empty() { SwitchState::first(&lineage, backend) } else { SwitchState::anew(&lineage, backend) }
+            }
+        };
+        let first = view.mirror.is_none() && *state.phase() == Phase::Steady;
+        let made = state_map::create(&context, &wanted, state).await?;
+        if made.is_some() && !first {
+            let note = "the state of the switch was deleted: it is rebuilt from what status and pods know of it";
+            self.events.push(told::event(EventType::Warning, "SwitchStateRebuilt", note.into()));
+        }
+        Ok(made)
+    }
+
+    async fn in_trouble(&mut self, trouble: Trouble) -> Result<Option<StateMap>, Error> {
+        if let Some(mut view) = View::read(&self.context, &self.wanted).await? {
+            let shown = shown::in_trouble(&trouble, &view.backend);
+            if view.show(&self.context, &self.wanted, &shown).await? {
+                self.events.push(told::event(EventType::Warning, trouble.reason, trouble.message));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Nobody writes now, so this is short: the members are listed once, then the watch says who has answered.
+    async fn hold(&mut self, map: StateMap) -> Result<Next, Error> {
+        self.inbox.keep(true);
+        let fits = |roll: &Roll| map.state.same_lineage(&roll.lineage) && roll.after >= map.state.since();
+        let mut looked = false;
+        if !self.roll.as_ref().is_some_and(fits) {
+            self.call_in_hold(&map.state).await;
+            looked = true;
+        }
+        loop {
+            let now = self.context.now();
+            let until = match self.step(&map.state, &Asked::default(), None, now) {
+                Step::Write(next) => return self.write(map, next).await,
+                Step::Wait { until, why } => {
+                    if now >= self.look && !looked {
+                        self.call_in_hold(&map.state).await;
+                        looked = true;
+                        continue;
+                    }
+                    if looked && now >= self.look {
+                        self.show_hold(&map.state, why.as_deref()).await;
+                        self.look_again(&map.state);
+                    }
+                    until
+                }
+                Step::Done => None,
+            };
+            self.known = Some(map);
+            return Ok(Next::Wait(Some(until.map_or(self.look, |until| until.min(self.look)))));
+        }
+    }
+
+    /// When it is due also with their pods: who has gone is not waited for. A list that fails ends no Hold: it is made again, and the
+    /// deadline holds.
+    async fn call_in_hold(&mut self, state: &SwitchState) {
+        let pods = self.context.now() >= self.look;
+        let of = (state.lineage().clone(), state.revision());
+        let called = timeout(LIST_IN_HOLD, Roll::call(&self.context, &self.wanted.namespace, &self.wanted.name, of, pods)).await;
+        match called {
+            Ok(Ok(roll)) => self.roll = Some(roll),
+            Ok(Err(error)) => tracing::warn!(%error, "the members were not listed"),
+            Err(_) => tracing::warn!("the members were not listed in time"),
+        }
+    }
+
+    /// A Hold that is not over at once is shown, with who is missing. That it could not be shown is no reason to end it.
+    async fn show_hold(&self, state: &SwitchState, why: Option<&str>) {
+        let showing = async {
+            if let Some(mut view) = View::read(&self.context, &self.wanted).await? {
+                self.show(&mut view, state, why, &[]).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Ok(Err(error)) = timeout(LIST_IN_HOLD, showing).await {
+            tracing::warn!(%error, "a Hold is not shown in status");
+        }
+    }
+
+    /// Orders flow. What was written is mirrored in status before anything else is.
+    async fn rest(&mut self, map: StateMap) -> Result<Next, Error> {
+        let (context, wanted) = (self.context.clone(), self.wanted.clone());
+        let state = &map.state;
+        let Some(mut view) = View::read(&context, &wanted).await? else { return Ok(Next::Wait(None)) };
+        if view.mirrored(state) > state.revision() {
+            return Ok(Next::Step); // overtaken: somebody else has written since this was read
+        }
+        if view.mirrored(state) < state.revision() {
+            self.show(&mut view, state, None, &[]).await?;
+        }
+        let prepares = *state.phase() != Phase::Steady;
+        self.inbox.keep(prepares);
+        let moves = prepares || state.asked().backend != state.newest().backend;
+        let of = (state.lineage().clone(), state.revision());
+        self.roll = Some(Roll::call(&context, &wanted.namespace, &wanted.name, of, moves).await?);
+        let asked = Asked::read(&wanted, state, self.roll.iter().flat_map(Roll::said));
+        let obstacle = self.obstacle(state);
+        let now = context.now();
+        let (until, why) = match self.step(state, &asked, obstacle.as_deref(), now) {
+            Step::Write(next) => return self.write(map, next).await,
+            Step::Wait { until, why } => (until, why),
+            Step::Done => (None, None),
+        };
+        // Each answer changes what is waited for: while they come in, that is not worth a write.
+        if !prepares || now >= self.look {
+            self.show(&mut view, state, why.as_deref(), &asked.ignored).await?;
+            self.look_again(state);
+        }
+        let look = moves.then_some(self.look);
+        Ok(Next::Wait([until, look].into_iter().flatten().min()))
+    }
+
+    /// Why no switch may begin now.
+    fn obstacle(&self, state: &SwitchState) -> Option<String> {
+        let target = &state.asked().backend;
+        if let Some(obstacle) = &self.wanted.obstacle {
+            return Some(format!("a switch to {target} waits until this is put right: {obstacle}"));
+        }
+        if !self.wanted.has_backend(target) {
+            return Some(format!("{target} is asked for, and spec.backends does not have it"));
+        }
+        let strangers = self.roll.as_ref().map(|roll| roll.strangers.as_slice()).unwrap_or_default();
+        (!strangers.is_empty()).then(|| {
+            let names = strangers.join(", ");
+            format!("a switch to {target} waits until the pods are gone that were made when there was one backend only: {names}")
+        })
+    }
+
+    fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, now: Duration) -> Step {
+        if let Some(roll) = &mut self.roll {
+            roll.hear(&self.inbox.letters().members);
+        }
+        let listing = self.roll.as_ref().filter(|roll| state.same_lineage(&roll.lineage)).map(Roll::listing);
+        let switching = &self.wanted.config.switching;
+        let settings = Settings {
+            rules: Rules::default(),
+            prepare_deadline: PREPARE,
+            hold_deadline: switching.hold_deadline,
+            drain_deadline: switching.drain_deadline,
+        };
+        let observed = Observed {
+            spec: &self.wanted.config.backend,
+            requests: &asked.requests,
+            obstacle,
+            listing: listing.as_ref(),
+            // What is not mirrored is mirrored before a step is looked for; a Hold needs no mirror to end.
+            mirrored: state.revision(),
+            abandon: asked.abandon,
+            leaving: self.leaving,
+        };
+        step(&settings, state, &observed, self.sight.of(state, now), now)
+    }
+
+    async fn write(&mut self, map: StateMap, next: SwitchState) -> Result<Next, Error> {
+        let before = map.state.clone();
+        if let Phase::Hold { .. } = next.phase() {
+            self.inbox.keep(true);
+        }
+        let Some(map) = state_map::replace(&self.context, &self.wanted, map, next).await? else { return Ok(Next::Step) };
+        self.context.metrics.switch_written();
+        let (after, now) = (&map.state, self.context.now());
+        let Wanted { namespace, name, .. } = &*self.wanted;
+        tracing::info!(namespace, pipeline = name, revision = after.revision(), phase = ?after.phase(), epochs = ?after.epochs(), "switch");
+        if after.newest().epoch > before.newest().epoch {
+            self.opened = Some((after.newest().epoch, now));
+        }
+        self.events.extend(told::of(&before, after));
+        if before.since() != after.since() {
+            self.look_again(after);
+        }
+        self.known = Some(map);
+        Ok(Next::Step)
+    }
+
+    fn look_again(&mut self, state: &SwitchState) {
+        self.look = self.context.now()
+            + match state.phase() {
+                Phase::Hold { restored: false, .. } => Duration::from_millis(100),
+                Phase::Hold { .. } | Phase::Prepare { .. } => Duration::from_secs(1),
+                Phase::Steady => Duration::from_secs(5),
+            };
+    }
+
+    async fn show(&self, view: &mut View, state: &SwitchState, why: Option<&str>, ignored: &[String]) -> Result<bool, Error> {
+        let completed = !state.drains() && state.last().is_some_and(|last| last.outcome == Outcome::Completed);
+        let opened = self.opened.filter(|(epoch, _)| completed && *epoch == state.newest().epoch);
+        // Once it is known how long it took, that stays.
+        let drained = view.backend.last_switch.as_ref().and_then(|last| last.drain_ms).is_some();
+        let drain_ms = opened.filter(|_| !drained).and_then(|(_, at)| i64::try_from((self.context.now() - at).as_millis()).ok());
+        let now = Timestamp::now().to_string();
+        let shown = shown::shown(state, &view.backend, &Notes { why, ignored, drain_ms, now: &now });
+        view.show(&self.context, &self.wanted, &shown).await
+    }
+
+    /// What has happened is told when nobody is kept waiting by it.
+    async fn tell(&mut self) {
+        if self.known.as_ref().is_some_and(|known| matches!(known.state.phase(), Phase::Hold { .. })) && !self.leaving {
+            return;
+        }
+        for event in self.events.drain(..) {
+            self.context.tell(&self.wanted.namespace, &self.wanted.name, &self.wanted.uid, &event).await;
+        }
+    }
+
+    async fn until(&self, at: Option<Duration>) {
+        match at {
+            Some(at) => tokio::time::sleep(at.saturating_sub(self.context.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+}
