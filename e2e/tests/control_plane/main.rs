@@ -6,4 +6,6 @@
 mod changes;
 mod documents;
 mod lifecycle;
+mod played;
+mod switching;
 mod world;

@@ -24,8 +24,8 @@ const WITHIN: Duration = Duration::from_secs(90);
 pub struct World {
     pub cluster: ControlPlane,
     operator: Mutex<Process>,
-    /// Two tests must not end the same operator, one gently and the other not.
-    replacing: tokio::sync::Mutex<()>,
+    /// Two tests must not end the same operator, one gently and the other not; and who measures needs one that stays.
+    replacing: tokio::sync::RwLock<()>,
     /// The operator's own, not the administrator's: what it may not do must show.
     kubeconfig: PathBuf,
 }
@@ -49,7 +49,7 @@ async fn world() -> Result<Arc<World>> {
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
         let kubeconfig = cluster.kubeconfig_for("orderpipeline-system", "orderpipeline-operator")?;
         let operator = Mutex::new(start_operator(&kubeconfig, &log_of(&cluster)).await?);
-        Ok::<_, anyhow::Error>(Arc::new(World { cluster, operator, replacing: tokio::sync::Mutex::default(), kubeconfig }))
+        Ok::<_, anyhow::Error>(Arc::new(World { cluster, operator, replacing: tokio::sync::RwLock::default(), kubeconfig }))
     });
     Ok(made.await?.clone())
 }
@@ -83,7 +83,7 @@ async fn start_operator(kubeconfig: &Path, log: &Path) -> Result<Process> {
 impl World {
     /// Ends the operator as Kubernetes does, and starts it again.
     pub async fn restart_operator(&self) -> Result<()> {
-        let _alone = self.replacing.lock().await;
+        let _alone = self.replacing.write().await;
         self.operator().signal(Signal::SIGTERM)?;
         let next = start_operator(&self.kubeconfig, &log_of(&self.cluster)).await?;
         let mut ended = std::mem::replace(&mut *self.operator(), next);
@@ -96,11 +96,16 @@ impl World {
 
     /// kill -9, and a new one.
     pub async fn kill_operator(&self) -> Result<()> {
-        let _alone = self.replacing.lock().await;
+        let _alone = self.replacing.write().await;
         self.operator().kill();
         let next = start_operator(&self.kubeconfig, &log_of(&self.cluster)).await?;
         *self.operator() = next;
         Ok(())
+    }
+
+    /// Nobody ends the operator as long as this is kept.
+    pub async fn steady(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.replacing.read().await
     }
 
     fn operator(&self) -> MutexGuard<'_, Process> {

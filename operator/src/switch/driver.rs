@@ -353,7 +353,9 @@ impl Driver {
         if after.newest().epoch > before.newest().epoch {
             self.opened = Some((after.newest().epoch, now));
         }
-        self.events.extend(told::of(&before, after));
+        // The recorder folds events of one action into one, with the words of the first: each step is one of its own.
+        let action = format!("SwitchRevision{}", after.revision());
+        self.events.extend(told::of(&before, after).map(|event| Event { action, ..event }));
         if before.since() != after.since() {
             self.look_again(after);
         }
