@@ -183,9 +183,8 @@ impl Look<'_> {
         if !missing.is_empty() {
             return self.overdue(deadline, &format!("{missing} did not say whether {target} can be used"));
         }
-        if let Some(epoch) = self.unsealed(target) {
-            return self
-                .overdue(deadline, &format!("no worker has written the seals of epoch {epoch} to {target}, which has to be done first"));
+        if let Some(unsealed) = self.unsealed(target) {
+            return self.overdue(deadline, &unsealed);
         }
         match self.state.held() {
             Ok(held) if !self.keep(Rule::HoldFirst) => Step::write(held.opened()),
@@ -199,14 +198,17 @@ impl Look<'_> {
             None => "no list of the pods".into(),
             Some(members) => {
                 let missing = names(members.iter().filter(|member| member.counts && self.said(member, AnswerKind::Held).is_none()));
-                if missing.is_empty() || !self.keep(Rule::WaitForAll) {
-                    return Step::write(self.state.opened());
+                let answered = missing.is_empty() || !self.keep(Rule::WaitForAll);
+                // Prepare has waited for the seals, but a Hold that was rebuilt need not have come from there.
+                match self.unsealed(target) {
+                    None if answered => return Step::write(self.state.opened()),
+                    Some(unsealed) if answered => unsealed,
+                    _ => format!("{missing} did not stop writing"),
                 }
-                format!("{missing} did not stop writing")
             }
         };
         if restored && self.keep(Rule::RestoredGoesOn) {
-            let why = format!("{missing}; the state was rebuilt, so writes to {target} begin when all pods have heard of it");
+            let why = format!("{missing}; the state was rebuilt, so there is no way back: writes to {target} begin when that is done");
             return Step::Wait { until: None, why: Some(why) };
         }
         if self.observed.leaving {
@@ -246,10 +248,12 @@ impl Look<'_> {
         (over || self.observed.abandon.is_some_and(|through| through >= active)).then_some(Outcome::Abandoned)
     }
 
-    /// An earlier epoch on the target that is open, and not known to be sealed.
-    fn unsealed(&self, target: &str) -> Option<u64> {
-        let open = self.state.epochs().iter().filter(|open| *open.backend == *target);
-        open.map(|open| open.epoch).find(|epoch| !self.sealed(*epoch) && self.keep(Rule::SealBeforeReuse))
+    /// What is missing if an earlier epoch on the target is open, and not known to be sealed.
+    fn unsealed(&self, target: &str) -> Option<String> {
+        let newest = self.state.newest().epoch;
+        let earlier = self.state.epochs().iter().filter(|open| *open.backend == *target && open.epoch < newest);
+        let epoch = earlier.map(|open| open.epoch).find(|epoch| !self.sealed(*epoch) && self.keep(Rule::SealBeforeReuse))?;
+        Some(format!("no worker has written the seals of epoch {epoch} to {target}, which has to be done first"))
     }
 
     fn sealed(&self, epoch: u64) -> bool {

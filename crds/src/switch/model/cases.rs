@@ -92,8 +92,50 @@ pub fn with_all_rules() -> Vec<Case> {
         case("two leaders, back", |c| (c.leaders, c.one_pod, c.switches, c.faults.leader_deaths) = (2, true, 2, 1)),
         case("rebuilt from status", |c| c.faults = Faults { deletions: 1, ..NONE }),
         case("rebuilt from status, prepare", |c| (c.prepare, c.faults) = (true, Faults { deletions: 1, ..NONE })),
+        case("rebuilt from status, prepare, back", |c| {
+            (c.prepare, c.switches, c.one_pod, c.faults.deletions) = (true, 2, true, 1);
+        }),
         case("rebuilt from status, back", |c| (c.switches, c.one_pod, c.faults) = (2, true, Faults { deletions: 1, ..NONE })),
         case("rebuilt from status, abort", |c| c.faults = Faults { deletions: 1, aborts: 1, ..NONE }),
+    ]
+}
+
+/// Much at once: too large to go every way, so only random ones are gone.
+pub fn with_much_at_once() -> Vec<Case> {
+    let much = |c: &mut Case| {
+        (c.msgs, c.switches, c.prepare, c.purges, c.stale_pods, c.leaders, c.sealers) = (4, 3, true, true, true, 2, 2);
+        c.faults = Faults {
+            crashes: 2,
+            worker_crashes: 1,
+            timeouts: 2,
+            scales: 2,
+            aborts: 2,
+            deletions: 1,
+            stale_files: 1,
+            leader_deaths: 1,
+            ..NONE
+        };
+    };
+    vec![
+        case("much at once", much),
+        case("much at once, two partitions", |c| {
+            much(c);
+            (c.partitions, c.faults.rebalances) = (2, 2);
+        }),
+        case("much at once, worker emits", |c| {
+            much(c);
+            (c.emits, c.partitions, c.workers, c.sealers) = (true, 2, 1, 1);
+        }),
+        case("much at once, forced deletions, drains abandoned: nothing lost", |c| {
+            much(c);
+            (c.ordered, c.partitions, c.faults.ghosts, c.faults.abandons) = (false, 2, 1, 2);
+        }),
+        case("much at once, refusals", |c| {
+            much(c);
+            // The same pods from beginning to end: one that joins later may refuse when it is too late. And no state that is lost:
+            // what is rebuilt from a Prepare has no way back, whoever refuses.
+            (c.faults.refusals, c.faults.crashes, c.faults.scales, c.faults.deletions) = (2, 0, 0, 0);
+        }),
     ]
 }
 

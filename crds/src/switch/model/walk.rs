@@ -2,6 +2,7 @@
 
 use super::Case;
 use super::moves::Move;
+use super::world::World;
 use stateright::Model;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,6 +13,7 @@ pub struct Broken {
     pub property: &'static str,
     pub seed: u64,
     pub moves: Vec<Move>,
+    pub at_last: Box<World>,
 }
 
 /// All that may go wrong is bounded, so every way ends; far before this.
@@ -25,7 +27,7 @@ pub fn walk(case: &Case, seed: u64) -> Option<Broken> {
     let (mut taken, mut moves) = (Vec::new(), Vec::new());
     loop {
         if let Some(broken) = properties.iter().find(|property| !(property.condition)(case, &world)) {
-            return Some(Broken { property: broken.name, seed, moves: taken });
+            return Some(Broken { property: broken.name, seed, moves: taken, at_last: Box::new(world) });
         }
         case.actions(&world, &mut moves);
         let mut next = None;

@@ -172,9 +172,22 @@ fn nothing_but_the_end_of_a_hold_is_written_before_status_shows_what_was() {
 fn a_rebuilt_hold_has_no_way_back() {
     let rebuilt = SwitchState::rebuilt(&preparing());
     let missing = Scene { leaving: true, ..scene(rebuilt.clone(), vec![member("api-0", None)]) }.at(3600 * SECOND);
-    assert!(missing.waits().contains("writes to azure begin when all pods have heard of it"));
+    assert!(missing.waits().contains("writes to azure begin when that is done"));
     let held = answer(&rebuilt, AnswerKind::Held);
     assert_eq!(epochs(&scene(rebuilt, vec![member("api-0", held)]).written()), epochs(&opened()));
+}
+
+#[test]
+fn a_rebuilt_hold_waits_for_the_seals_that_prepare_would_have_waited_for() {
+    let back = opened().noted(opened().ruling("kafka", &[]).unwrap()).unwrap().prepared().unwrap();
+    let rebuilt = SwitchState::rebuilt(&back);
+    let held = || member("api-0", answer(&rebuilt, AnswerKind::Held));
+    let unsealed = Scene { spec: "kafka", ..scene(rebuilt.clone(), vec![held()]) }.at(3600 * SECOND);
+    assert!(unsealed.waits().contains("the seals of epoch 1 to kafka"));
+    let sealed = Scene { spec: "kafka", ..scene(rebuilt.clone(), vec![held(), reports(&[1], 0)]) };
+    assert_eq!(epochs(&sealed.written()), [(1, "kafka"), (2, "azure"), (3, "kafka")]);
+    let anew = SwitchState::anew("M", "kafka");
+    assert_eq!(epochs(&scene(anew, vec![]).written()), [(1, "kafka")], "there is nothing to seal before an epoch without another");
 }
 
 #[test]
