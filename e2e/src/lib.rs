@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test tool that cannot go on should say so and stop
 
 pub mod bed;
+pub mod fleet;
 pub mod ledger;
 pub mod load;
 pub mod product;

@@ -37,6 +37,11 @@ impl Product {
         self.process.signal(signal)
     }
 
+    /// Its status if it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.process.ended()
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -55,6 +55,11 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// For whoever runs pods, beside this.
+    pub fn binder(&self) -> Binder {
+        Binder { program: self.program.clone(), room: self.room.clone() }
+    }
+
     /// Its output, or what it complained of.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let out = self.kubectl_output(arguments)?;
@@ -115,6 +120,29 @@ impl ControlPlane {
         // its discovery cache must not be shared between clusters that come and go on the same ports
         command.arg("kubectl").arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.room.path().join("kubectl"));
         command.args(arguments).output().context("running kubectl")
+    }
+}
+
+/// Makes the tokens of pods.
+#[derive(Clone)]
+pub struct Binder {
+    program: PathBuf,
+    room: Arc<Room>,
+}
+
+impl Binder {
+    /// The kubeconfig of a pod: with a token that is bound to it, as a kubelet mounts it.
+    pub fn kubeconfig_of_pod(&self, admin: &Path, namespace: &str, account: &str, pod: &str) -> Result<PathBuf> {
+        let mut command = Command::new(&self.program);
+        command.arg("kubectl").arg("--kubeconfig").arg(admin).arg("--cache-dir").arg(self.room.path().join("kubectl"));
+        command.args(["create", "token", account, "-n", namespace, "--bound-object-kind", "Pod", "--bound-object-name", pod]);
+        let out = command.output().context("running kubectl")?;
+        ensure!(out.status.success(), "a token for {pod}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(admin)?)?;
+        config["users"][0]["user"] = serde_json::json!({ "token": String::from_utf8(out.stdout)?.trim() });
+        let path = self.room.path().join(format!("{namespace}-{pod}.kubeconfig"));
+        std::fs::write(&path, serde_yaml::to_string(&config)?)?;
+        Ok(path)
     }
 }
 

@@ -72,14 +72,7 @@ impl Pipeline {
     }
 
     pub async fn stored(&self) -> Result<Vec<Stored>> {
-        let pool = PgPoolOptions::new().max_connections(1).connect(&self.postgres.url()).await?;
-        let schema = self.name.replace('-', "_");
-        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT order_id, customer_id, total_amount::float8, status, items::text, (fields->'history')::text FROM \"{schema}\".orders"
-        )))
-        .fetch_all(&pool)
-        .await?;
-        rows.into_iter().map(stored).collect()
+        stored_at(&self.postgres.url(), &self.name).await
     }
 
     /// Waits until everything that was accepted has taken effect, or nothing more does; then says what is stored.
@@ -106,6 +99,18 @@ fn stored((order_id, customer, total, status, items, history): Row) -> Result<St
         items: serde_json::from_str(items.as_deref().unwrap_or("null"))?,
         history: history.map_or(Ok(vec![]), |h| serde_json::from_str(&h)).context("history is a list of statuses")?,
     })
+}
+
+/// What a PostgreSQL store holds.
+pub async fn stored_at(url: &str, pipeline: &str) -> Result<Vec<Stored>> {
+    let pool = PgPoolOptions::new().max_connections(1).connect(url).await?;
+    let schema = pipeline.replace('-', "_");
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "SELECT order_id, customer_id, total_amount::float8, status, items::text, (fields->'history')::text FROM \"{schema}\".orders"
+    )))
+    .fetch_all(&pool)
+    .await?;
+    rows.into_iter().map(stored).collect()
 }
 
 /// What a SQLite store holds.

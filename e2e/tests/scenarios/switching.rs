@@ -1,9 +1,10 @@
 //! The live switch: from broker to broker and back under load, with nothing lost, doubled or reordered.
 
 use crate::killed::{plan, reached};
-use crate::pipeline::{READY, effects, expected, stored_in};
+use crate::pipeline::{READY, effects, expected, stored_at, stored_in};
 use crate::up::Laptop;
 use e2e::bed::eventually;
+use e2e::fleet::{self, Fleet, Shape};
 use e2e::load::{Plan, Told};
 use e2e::product::Product;
 use e2e::{ledger, load};
@@ -37,7 +38,10 @@ fn towards(backend: &str) -> String {
 
 /// The pauses of writes that a process has told of, in milliseconds.
 fn pauses(product: &Product) -> Vec<f64> {
-    let printed = product.printed();
+    pauses_in(&product.printed())
+}
+
+fn pauses_in(printed: &str) -> Vec<f64> {
     let said = printed.split("writes go on after a pause of ").skip(1);
     said.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
 }
@@ -81,4 +85,39 @@ async fn saving_the_file_moves_a_laptop_from_broker_to_broker_and_back_under_loa
     assert_eq!(repeats, 0, "no request was refused\n{}", up.tail());
     said(&up, "is read to its end", SWITCHES).await;
     println!("{SWITCHES} switches, {} effects, pauses in ms: {:?}", expected(&told), pauses(&up));
+}
+
+/// Kafka to another Kafka and back, several times, by the real operator; the two have other numbers of partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
+    const ORDERS: usize = 6_000;
+    const SWITCHES: usize = 6;
+    let fleet = Fleet::start(Shape { right_partitions: 4, ..Shape::default() }).await.unwrap();
+    let progress = Arc::new(AtomicUsize::new(0));
+    let plan = Plan { orders: ORDERS, key: fleet::KEY.into(), ..plan(vec![fleet.url()], "f") };
+    let load = tokio::spawn(load::run(plan, progress.clone()));
+    let mut target = "left";
+    for switch in 1..=SWITCHES {
+        reached(&progress, switch * ORDERS / (SWITCHES + 1)).await.unwrap();
+        target = if switch % 2 == 1 { "right" } else { "left" };
+        let begun = std::time::Instant::now();
+        fleet.switch_to(target).unwrap();
+        fleet.until("writes go there", READY, |state| *state.newest().backend == *target).await.unwrap();
+        println!("to {target}: open after {:?}", begun.elapsed());
+    }
+    let told = load.await.unwrap().unwrap();
+    fleet.settled_on(target, READY).await.unwrap();
+    let (url, pipeline) = fleet.database();
+    let wanted = expected(&told);
+    let all = || async {
+        let has = effects(&stored_at(&url, &pipeline).await?);
+        anyhow::ensure!(has >= wanted, "{has} of {wanted}");
+        Ok(())
+    };
+    let _ = eventually("everything accepted is stored", Duration::from_secs(60), all).await;
+    ledger::verify(&told, &stored_at(&url, &pipeline).await.unwrap()).unwrap();
+    let repeats: usize = told.iter().map(|told| told.repeats).sum();
+    let pauses: Vec<Vec<f64>> = fleet.kubelet.printed().iter().map(|(_, printed)| pauses_in(printed)).filter(|p| !p.is_empty()).collect();
+    println!("{SWITCHES} switches, {wanted} effects, {repeats} repeated requests, pauses of each pod in ms: {pauses:?}");
+    assert_eq!(repeats, 0, "no request was refused\n{}", fleet.kubelet.tails());
 }

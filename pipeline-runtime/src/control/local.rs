@@ -1,18 +1,19 @@
 //! A switch within one process: coordinator and pod in one, for `up`. The state lies in a file.
 
 use super::Switching;
-use super::prepare::usable;
+use super::keeper::keep;
 use crate::broker::TopicWish;
 use crate::publish::{Gate, Publisher};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::{self, Listing, Member, Observed, Outcome, Phase, Rules, Settings, Sight, Source, Step, SwitchState, Verdict};
+use crds::switch::{self, Listing, Member, Observed, Outcome, Phase, Rules, Settings, Sight, Source, Step, SwitchState};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
@@ -100,8 +101,9 @@ impl Local {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let began = Instant::now();
         let mut sight = Sight::default();
-        let (say, mut said) = mpsc::channel::<(Arc<SwitchState>, Verdict)>(1);
-        let mut preparing: Option<u64> = None;
+        let changed = Arc::new(Notify::new());
+        let mut keeping = JoinSet::new();
+        keeping.spawn(keep(self.publisher.clone(), self.wishes.clone(), changed.clone()));
         let mut complaint = None;
         loop {
             let state = self.switching.states().borrow().clone();
@@ -127,24 +129,12 @@ impl Local {
             if leaving && !matches!(state.phase(), Phase::Hold { .. }) {
                 return;
             }
-            if let Some((by, target)) = self.publisher.gate().to_prepare().filter(|(by, _)| preparing != Some(by.since())) {
-                preparing = Some(by.since());
-                tokio::spawn(prepare(self.publisher.clone(), self.wishes.clone(), by, target, say.clone()));
-            }
-            let purge_at = self.publisher.gate().purge_at();
             let next_look = Instant::now() + LOOK;
-            let until = until.map_or(next_look, |until| (began + until).min(next_look));
             tokio::select! {
-                () = self.publisher.gate().news() => {}
+                () = changed.notified() => {}
                 () = self.switching.told() => {}
-                Some((by, verdict)) = said.recv() => self.publisher.gate().prepared(&by, verdict),
-                () = sleep_until(purge_at.unwrap_or(until)), if purge_at.is_some_and(|at| at > Instant::now()) => {}
-                () = sleep_until(until) => {}
+                () = sleep_until(until.map_or(next_look, |until| (began + until).min(next_look))) => {}
                 Ok(()) = stop.changed(), if !leaving => {}
-            }
-            if purge_at.is_some_and(|at| at <= Instant::now()) && self.publisher.gate().purge_at().is_some() {
-                tracing::warn!("what is still on its way to the old backend is given up, so that writes can go on: its outcome is unknown");
-                self.publisher.purge();
             }
         }
     }
@@ -193,19 +183,6 @@ impl Local {
         tell(before, &next);
         self.publisher.gate().observe(Source::Quorum, &next);
     }
-}
-
-async fn prepare(
-    publisher: Publisher,
-    wishes: Vec<TopicWish>,
-    by: Arc<SwitchState>,
-    target: Arc<str>,
-    say: mpsc::Sender<(Arc<SwitchState>, Verdict)>,
-) {
-    let usable = async { usable(&*publisher.brokers().get(&target)?, &wishes).await };
-    let verdict = usable.await.map_or_else(Verdict::Refused, |()| Verdict::Ready);
-    // Nobody to tell: the process ends.
-    let _ = say.send((by, verdict)).await;
 }
 
 /// What has happened, for people.

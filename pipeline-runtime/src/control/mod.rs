@@ -1,6 +1,13 @@
 //! What this process obeys and reports when its pipeline moves from one broker to another: where the state of the switch comes from,
 //! and where answers go. A pipeline with one backend has none of this.
+//!
+//! - `switching`: the one state that the process obeys, and what its workers have to say of it.
+//! - `keeper`: what a process does at its gate, wherever the state comes from; `prepare`: whether a broker can be used.
+//! - `kubernetes`: a pod: state from the API server, answers in a PipelineMember.
+//! - `local`: a process that is alone (`up`), and its own coordinator.
 
+mod keeper;
+pub mod kubernetes;
 mod local;
 mod prepare;
 mod switching;

@@ -188,6 +188,22 @@ impl Gate {
         obeyed
     }
 
+    /// Now and then: a pod that has not heard of the API server for too long accepts nothing more.
+    pub fn tick(&self) {
+        let Some(switched) = &self.switched else { return };
+        if switched.protocol().tick(switched.now()) {
+            tracing::warn!("the gate of this pod is shut or open again, by when it last heard of the API server");
+            switched.states.send_modify(|_| {}); // those who wait look again
+        }
+    }
+
+    /// The API server has answered, though it had nothing to tell.
+    pub fn heard(&self) {
+        if let Some(switched) = &self.switched {
+            switched.protocol().heard(switched.now());
+        }
+    }
+
     /// The states that are obeyed, as they come.
     pub fn states(&self) -> Option<watch::Receiver<Arc<SwitchState>>> {
         self.switched.as_ref().map(|switched| switched.states.subscribe())

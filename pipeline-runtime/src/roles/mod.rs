@@ -3,7 +3,9 @@
 //! Here the parts are put together, started and ended in the right order. Nothing here handles a message.
 
 mod credentials;
+mod engines;
 mod greeting;
+mod membership;
 mod parts;
 mod pod;
 mod up;

@@ -1,23 +1,26 @@
 //! One role of a pod: the API, the worker or the generator, on the broker and the store of the document.
 
+use super::engines::Engines;
+use super::membership::Membership;
 use super::parts::{Beside, Live, keys, make_topics, wishes};
 use super::{GRACE, SETTLE, credentials, stopped, told_to_stop};
 use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::kafka::{Kafka, KafkaSettings, Publishing};
 use crate::config::{Environment, Secrets, Source, follow};
+use crate::control::kubernetes::mounted;
 use crate::generator::{Counters, Generator};
-use crate::publish::{Gate, Publisher};
+use crate::publish::{Brokers, Publisher};
 use crate::sqlite::Place;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
-use crate::worker::{self, ViewDeps, WorkerDeps, WorkerHealth};
+use crate::worker::WorkerHealth;
 use anyhow::Context;
 use axum::Router;
 use crds::Role;
 use crds::document::Purpose;
-use crds::pipeline::SecretKeyRef;
+use crds::pipeline::{Backend, SecretKeyRef};
 use crds::runtime_config::{CONFIG_DIR, CONFIG_FILE, RuntimeConfig, SECRETS_DIR, StoreConfig};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 #[derive(Debug, clap::Args)]
@@ -38,11 +42,14 @@ pub struct PodFlags {
     /// Where to listen: the API, or health and metrics of the other roles. Default: 0.0.0.0:8080 for the API, else 0.0.0.0:8081.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// Where the state of the switch is mounted: it brings the news when the API server is away.
+    #[arg(long, value_name = "FILE", default_value_os_t = mounted())]
+    pub switch: PathBuf,
 }
 
 /// Runs a role until SIGTERM.
 pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
-    let stop = told_to_stop()?;
+    let (stop, started) = (told_to_stop()?, chrono::Utc::now());
     let environment = Environment::here(Path::new("."));
     let source = Source { file: flags.config, purpose: Purpose::Deploy, environment: environment.clone() };
     let (config, said) = source.read().map_err(anyhow::Error::msg)?;
@@ -53,17 +60,23 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let listen = flags.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], role.port())));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("{listen} cannot be listened on"))?;
     let secrets = Secrets::new(&flags.secrets, environment);
-    let broker = kafka(&config, &config.backend, &secrets, role)?;
     let mut beside = Beside::new();
-    beside.spawn(make_topics(broker.clone(), wishes(&config.topics)));
-    if let Some(backend) = config.backend().cloned() {
-        let (secrets, stop) = (secrets.clone(), stop.clone());
+    let (opened_by, known) = (config.clone(), secrets.clone());
+    let brokers = Brokers::new(move |name| kafka(&opened_by, name, &known, role).map_err(|error| format!("{error:#}")));
+    let membership = tokio::select! {
+        begun = Membership::begin(&config, role, brokers, flags.switch, started, &mut beside) => begun?,
+        () = stopped(stop.subscribe()) => return Ok(()),
+    };
+    beside.spawn(make_topics(membership.publisher.broker(), wishes(&config.topics)));
+    let used = |backend: &&Backend| membership.switching.is_some() || *backend.name == *config.backend;
+    for backend in config.backends.iter().filter(used) {
+        let (backend, secrets, stop) = (backend.clone(), secrets.clone(), stop.clone());
         beside.spawn(async move {
             credentials::rotated(&backend, &secrets, credentials::EVERY, credentials::SPREAD).await;
             stop.send_replace(true);
         });
     }
-    let pod = Pod { role, broker, live: Live::new(config)?, secrets, source, stop: stop.subscribe(), beside };
+    let pod = Pod { role, live: Live::new(config)?, membership, secrets, source, stop: stop.subscribe(), beside };
     match role {
         Role::Api => pod.api(listener).await,
         Role::Worker => pod.worker(listener).await,
@@ -135,7 +148,7 @@ async fn follow_url(store: Arc<PostgresStore>, first: String, url: SecretKeyRef,
 struct Pod {
     role: Role,
     live: Live,
-    broker: Arc<dyn Broker>,
+    membership: Membership,
     secrets: Secrets,
     source: Source,
     stop: watch::Receiver<bool>,
@@ -144,7 +157,17 @@ struct Pod {
 
 impl Pod {
     fn publisher(&self) -> Publisher {
-        Publisher::new(self.broker.clone(), Gate::open())
+        self.membership.publisher.clone()
+    }
+
+    fn engines(&self, store: Arc<dyn Store>) -> Engines {
+        Engines { live: self.live.clone(), publisher: self.publisher(), switching: self.membership.switching.clone(), store }
+    }
+
+    /// The very last: what was published is answered for, and nobody waits for this pod any more.
+    async fn end(self) {
+        settle(&self.membership.publisher).await;
+        self.membership.end().await;
     }
 
     /// What needs a new start is not for this pod: the operator makes new ones for it.
@@ -160,27 +183,20 @@ impl Pod {
         let keys = keys(&api.keys, &self.secrets, None, &mut self.beside)?;
         let store = store(&config, &self.secrets, &mut self.beside).await?;
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
-        let health = Health::new(self.broker.name(), strict);
         let publisher = self.publisher();
+        let health = Health::new(publisher.broker().name(), strict);
         tokio::spawn(health.clone().watch(publisher.clone(), Some(store.clone()), health::EVERY));
         if matches!(config.store, StoreConfig::Memory { .. }) {
             // Without a database each API process keeps a view of its own, read from the topics.
-            let view = ViewDeps {
-                config: self.live.config.clone(),
-                contract: self.live.contract.clone(),
-                broker: self.broker.clone(),
-                switching: None,
-                store: store.clone(),
-            };
-            tokio::spawn(worker::view(view, stopped(self.stop.clone())));
+            self.engines(store.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
         }
         let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, health };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
         self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));
-        tracing::info!(address = %listener.local_addr()?, backend = self.broker.name(), "the API listens");
-        serve(listener, router(state), Limits { grace: GRACE, ..Limits::default() }, stopped(self.stop)).await;
-        settle(&publisher).await;
+        tracing::info!(address = %listener.local_addr()?, backend = publisher.broker().name(), "the API listens");
+        serve(listener, router(state), Limits { grace: GRACE, ..Limits::default() }, stopped(self.stop.clone())).await;
+        self.end().await;
         Ok(())
     }
 
@@ -194,21 +210,18 @@ impl Pod {
             let health = health.clone();
             Arc::new(move || health.counters.render())
         });
-        let deps = WorkerDeps {
-            config: self.live.config.clone(),
-            contract: self.live.contract.clone(),
-            broker: self.broker.clone(),
-            publisher: publisher.clone(),
-            switching: None,
-            store,
-            health,
-            limits: worker::Limits::default(),
-            grace: GRACE,
-        };
-        let ended = worker::run(deps, stopped(self.stop.clone())).await;
-        settle(&publisher).await;
+        let mut engines = JoinSet::new();
+        self.engines(store).workers(&health, &self.stop).into_iter().for_each(|worker| drop(engines.spawn(worker)));
+        let mut ended = Ok(());
+        while let Some(done) = engines.join_next().await {
+            ended = done.map_err(anyhow::Error::from).and_then(|done| Ok(done?));
+            if ended.is_err() {
+                break; // the others end with the process, and whoever reads next goes on where they stopped
+            }
+        }
+        self.end().await;
         side.abort();
-        Ok(ended?)
+        ended
     }
 
     async fn generator(mut self, listener: TcpListener) -> anyhow::Result<()> {
@@ -219,7 +232,7 @@ impl Pod {
         self.follow(|_| Ok(()));
         let side = self.side(listener, &publisher, Arc::new(move || counters.render()));
         generator.run(self.stop.clone()).await;
-        settle(&publisher).await;
+        self.end().await;
         side.abort();
         Ok(())
     }
@@ -231,7 +244,7 @@ impl Pod {
         publisher: &Publisher,
         metrics: Arc<dyn Fn() -> String + Send + Sync>,
     ) -> tokio::task::JoinHandle<()> {
-        let health = Health::new(self.broker.name(), false);
+        let health = Health::new(publisher.broker().name(), false);
         tokio::spawn(health.clone().watch(publisher.clone(), None, health::EVERY));
         let routes: Router = health::router(health, Some(metrics));
         tokio::spawn(async move {

@@ -1,5 +1,6 @@
 //! `up`: everything of a document in one process, on a laptop, with nothing else installed.
 
+use super::engines::Engines;
 use super::greeting::{self, DEV_KEY, Key};
 use super::parts::{Beside, Live, keys, make_topics, wishes};
 use super::pod::{self, generator, settle};
@@ -14,7 +15,6 @@ use crate::publish::{Brokers, Gate, Publisher};
 use crate::sqlite::{Database, Place};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
-use crate::worker::{self, WorkerDeps, WorkerHealth};
 use anyhow::Context;
 use crds::Role;
 use crds::document::Purpose;
@@ -245,7 +245,7 @@ impl Up {
         }
         let mut worker = Roles::new();
         if config.worker.is_some() {
-            self.spawn_worker(&config, &publisher, switching.clone(), &last, &mut worker);
+            self.spawn_worker(&publisher, switching.clone(), &last, &mut worker);
         }
         if let Some(switching) = switching {
             let (config, kept, wishes) = (self.live.config.clone(), self.place.kept.clone(), wishes(&config.topics));
@@ -335,36 +335,10 @@ impl Up {
     }
 
     /// One worker for each backend: which of them reads is part of the switch.
-    fn spawn_worker(
-        &self,
-        config: &RuntimeConfig,
-        publisher: &Publisher,
-        switching: Option<Arc<Switching>>,
-        stop: &watch::Sender<bool>,
-        roles: &mut Roles,
-    ) {
-        let health = Arc::new(WorkerHealth::default());
-        for backend in &config.backends {
-            let broker = match self.place.brokers.get(&backend.name) {
-                Ok(broker) => broker,
-                Err(why) => {
-                    tracing::warn!(backend = &*backend.name, "not read: {why}");
-                    continue;
-                }
-            };
-            let deps = WorkerDeps {
-                config: self.live.config.clone(),
-                contract: self.live.contract.clone(),
-                broker,
-                publisher: publisher.clone(),
-                store: self.place.store.clone(),
-                health: health.clone(),
-                limits: worker::Limits::default(),
-                grace: GRACE,
-                switching: switching.clone(),
-            };
-            let running = worker::run(deps, stopped(stop.subscribe()));
-            roles.spawn(async move { (Role::Worker, running.await.map_err(Into::into)) });
+    fn spawn_worker(&self, publisher: &Publisher, switching: Option<Arc<Switching>>, stop: &watch::Sender<bool>, roles: &mut Roles) {
+        let engines = Engines { live: self.live.clone(), publisher: publisher.clone(), switching, store: self.place.store.clone() };
+        for worker in engines.workers(&Arc::default(), &stop.subscribe()) {
+            roles.spawn(async move { (Role::Worker, worker.await.map_err(Into::into)) });
         }
     }
 }

@@ -1,0 +1,184 @@
+//! The switch in a pod: the state comes from the API server, and the pod's answers go into a PipelineMember of its own.
+//!
+//! A pod first makes its member, then reads the state, and only then may it write. It is its member's only writer, and between
+//! switches it writes nothing.
+
+mod member;
+mod state;
+
+pub use state::mounted;
+
+use super::Switching;
+use super::keeper::keep;
+use crate::broker::TopicWish;
+use crate::publish::{Gate, Publisher};
+use chrono::{DateTime, SecondsFormat, Utc};
+use crds::member::{BackendRequest, MemberPod, PipelineMemberSpec, Role};
+use crds::pipeline::Name;
+use crds::runtime_config::RuntimeConfig;
+use crds::switch::{self, Rules, Source, SwitchState};
+use kube::{Api, Client};
+use member::Members;
+use state::Origin;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+/// Without a word from the API server for so long a pod accepts nothing more: it may have been given up long ago.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(600);
+/// How often a pod reads the state although nothing was told: so it knows that it is not cut off, and misses nothing for ever.
+const READ_EVERY: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Which pod this process runs in, and where it hears of the switch.
+pub struct Pod {
+    pub client: Client,
+    pub name: String,
+    pub uid: String,
+    /// When this process was started; the container was started before, and the one before it had ended by then.
+    pub started: DateTime<Utc>,
+    pub file: PathBuf,
+}
+
+/// A pod that is a member of its pipeline.
+pub struct Member {
+    members: Members,
+    origin: Origin,
+    spec: PipelineMemberSpec,
+    gate: Arc<Gate>,
+    file: PathBuf,
+    request: watch::Sender<Option<BackendRequest>>,
+}
+
+/// Joins, however long that takes: without knowing the state nothing may be written.
+pub async fn join(pod: Pod, config: &RuntimeConfig, role: Role) -> Member {
+    let Pod { client, name, uid, started, file } = pod;
+    let pod = MemberPod { name, uid, container_started_at: started.to_rfc3339_opts(SecondsFormat::Millis, true) };
+    let pipeline = Name(config.pipeline.clone());
+    let spec = PipelineMemberSpec { pipeline, role, pod: pod.clone(), connected: Vec::new(), answer: None, reports: None, request: None };
+    let members = Members { api: Api::namespaced(client.clone(), &config.namespace), pod };
+    let origin = Origin { states: Api::namespaced(client, &config.namespace), pipeline: config.pipeline.clone() };
+    let limits = switch::Limits { purge_after: config.switching.hold_deadline / 2, cut_off_after: CUT_OFF_AFTER };
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let joined = async {
+            members.write(&spec).await?;
+            let mut protocol = switch::Gate::new(Rules::in_force(), limits, began.elapsed());
+            protocol.joined();
+            let state = origin.read().await?.ok_or_else(|| "the operator has not written the state of the switch yet".to_owned())?;
+            protocol.observe(Source::Quorum, &state, began.elapsed());
+            Ok::<_, String>(Gate::switched(protocol, began))
+        };
+        match joined.await {
+            Ok(Some(gate)) => {
+                let request = watch::Sender::new(None);
+                return Member { members, origin, spec, gate, file, request };
+            }
+            Ok(None) => tracing::error!("the state of the switch was read and not obeyed"),
+            Err(why) => tracing::warn!("this pod cannot join its pipeline yet, trying again in {pause:?}: {why}"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+impl Member {
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Where to put what somebody asks of this pod; it goes to the operator with the next write.
+    pub fn requests(&self) -> watch::Sender<Option<BackendRequest>> {
+        self.request.clone()
+    }
+
+    /// Obeys and answers, until dropped.
+    pub async fn run(&self, publisher: Publisher, switching: Arc<Switching>, wishes: Vec<TopicWish>) {
+        let changed = Arc::new(Notify::new());
+        tokio::select! {
+            () = keep(publisher.clone(), wishes, changed.clone()) => {}
+            () = self.origin.watch(|source, state| self.obey(source, &state)) => {}
+            () = state::follow_file(self.file.clone(), |source, state| self.obey(source, &state)) => {}
+            () = self.read_now_and_then() => {}
+            () = self.answer(&publisher, &switching, &changed) => {}
+        }
+    }
+
+    fn obey(&self, source: Source, state: &Arc<SwitchState>) {
+        if self.gate.observe(source, state) {
+            tracing::debug!(?source, ?state, "the state of the switch");
+        }
+    }
+
+    async fn read_now_and_then(&self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        loop {
+            ticks.tick().await;
+            self.gate.tick();
+            if last.elapsed() < READ_EVERY {
+                continue;
+            }
+            last = Instant::now();
+            // Whoever deletes it takes this pod out of the count: it has to be back before the next switch.
+            if self.members.exists().await == Ok(false) {
+                tracing::warn!("somebody has deleted this pod's PipelineMember; it joins again");
+                let _ = self.members.write(&self.spec).await;
+                self.request.send_modify(|_| {}); // and says again what it has to say
+            }
+            match self.origin.read().await {
+                Ok(Some(state)) => self.obey(Source::Quorum, &state),
+                Ok(None) => self.gate.heard(),
+                Err(why) => tracing::debug!("the state of the switch cannot be read: {why}"),
+            }
+        }
+    }
+
+    /// Writes what is new, and nothing else.
+    async fn answer(&self, publisher: &Publisher, switching: &Switching, changed: &Notify) {
+        let mut requests = self.request.subscribe();
+        let mut written = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let wanted = self.wanted(publisher, switching);
+            let again = requests.has_changed().unwrap_or(false);
+            if again || written.as_ref() != Some(&wanted) {
+                requests.mark_unchanged();
+                if let Err(why) = self.members.write(&wanted).await {
+                    tracing::warn!("this pod's PipelineMember cannot be written, trying again in {pause:?}: {why}");
+                    written = None;
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+                (written, pause) = (Some(wanted), FIRST_PAUSE);
+                continue;
+            }
+            tokio::select! {
+                () = changed.notified() => {}
+                () = switching.told() => {}
+                _ = requests.changed() => requests.mark_changed(),
+            }
+        }
+    }
+
+    fn wanted(&self, publisher: &Publisher, switching: &Switching) -> PipelineMemberSpec {
+        let mut connected: Vec<Name> = publisher.brokers().all_opened().iter().map(|broker| Name(broker.name().to_owned())).collect();
+        connected.sort_by(|a, b| a.0.cmp(&b.0));
+        let reports = switching.reader(|reader| reader.reports());
+        PipelineMemberSpec { connected, answer: self.gate.answer(), reports, request: self.request.borrow().clone(), ..self.spec.clone() }
+    }
+
+    /// When nothing more will be written by this process.
+    pub async fn leave(&self) {
+        if let Err(why) = self.members.delete().await {
+            tracing::warn!("this pod's PipelineMember cannot be deleted; the operator sees that the pod has ended: {why}");
+        }
+    }
+}
