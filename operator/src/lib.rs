@@ -8,5 +8,6 @@ pub mod health;
 pub mod leader;
 pub mod metrics;
 pub mod names;
+pub mod plugin;
 pub mod reconcile;
 pub mod switch;

@@ -47,10 +47,15 @@ impl ControlPlane {
 
     /// Writes the kubeconfig of a ServiceAccount, with a token of its own.
     pub fn kubeconfig_for(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
-        let token = self.kubectl(&["create", "token", service_account, "-n", namespace])?;
+        self.kubeconfig_with(&format!("{namespace}-{service_account}"), &["create", "token", service_account, "-n", namespace])
+    }
+
+    /// Writes a kubeconfig with the token that kubectl makes by these words.
+    pub fn kubeconfig_with(&self, name: &str, make_token: &[&str]) -> Result<PathBuf> {
+        let token = self.kubectl(make_token)?;
         let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(self.kubeconfig())?)?;
         config["users"][0]["user"] = serde_json::json!({ "token": token.trim() });
-        let path = self.room.path().join(format!("{namespace}-{service_account}.kubeconfig"));
+        let path = self.room.path().join(format!("{name}.kubeconfig"));
         std::fs::write(&path, serde_yaml::to_string(&config)?)?;
         Ok(path)
     }

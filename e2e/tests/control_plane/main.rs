@@ -7,5 +7,7 @@ mod changes;
 mod documents;
 mod lifecycle;
 mod played;
+mod switch_faults;
+mod switch_requests;
 mod switching;
 mod world;

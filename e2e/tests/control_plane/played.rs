@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 /// How a played pod behaves; a test may change it at any time.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
+    /// It has finished to connect to the target.
+    pub prepares: bool,
     /// Why the target cannot be used.
     pub refuses: Option<String>,
     /// What is in flight gets its outcome.
@@ -98,7 +100,7 @@ impl Place {
             },
         }))?;
         self.members().create(&PostParams::default(), &member).await?;
-        let (behaviour, changes) = watch::channel(Behaviour { refuses: None, settles: true, drains: true });
+        let (behaviour, changes) = watch::channel(Behaviour { prepares: true, refuses: None, settles: true, drains: true });
         let pauses = Arc::new(Mutex::new(Vec::new()));
         let actor = Actor {
             members: self.members(),
@@ -197,7 +199,7 @@ impl Actor {
 
     fn behave(&mut self, behaviour: &Behaviour) {
         let Some(state) = self.gate.state().cloned() else { return };
-        if self.gate.to_prepare().is_some() {
+        if self.gate.to_prepare().is_some() && behaviour.prepares {
             let verdict = behaviour.refuses.clone().map_or(Verdict::Ready, Verdict::Refused);
             self.gate.prepared(&state, verdict);
         }

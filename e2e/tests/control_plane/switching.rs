@@ -8,20 +8,20 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-fn to(backend: &str) -> serde_json::Value {
+pub fn to(backend: &str) -> serde_json::Value {
     json!({"spec": {"backend": backend}})
 }
 
-fn settled_on(backend: &'static str) -> impl Fn(&SwitchState) -> bool {
+pub fn settled_on(backend: &'static str) -> impl Fn(&SwitchState) -> bool {
     move |state| *state.phase() == Phase::Steady && !state.drains() && *state.newest().backend == *backend
 }
 
 impl Place {
-    async fn until_switching(&self, value: &str, reason: &str) -> Result<String> {
+    pub async fn until_switching(&self, value: &str, reason: &str) -> Result<String> {
         self.until_condition("shop", "Switching", value, reason).await
     }
 
-    fn told(&self, reason: &str) -> Result<String> {
+    pub fn told(&self, reason: &str) -> Result<String> {
         self.kubectl(&[
             "get",
             "events.events.k8s.io",

@@ -48,7 +48,7 @@ async fn world() -> Result<Arc<World>> {
         cluster.kubectl(&["apply", "--server-side", "-k", &repository("config/default")])?;
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
         let kubeconfig = cluster.kubeconfig_for("orderpipeline-system", "orderpipeline-operator")?;
-        let operator = Mutex::new(start_operator(&kubeconfig, &log_of(&cluster)).await?);
+        let operator = Mutex::new(start_operator(&kubeconfig, &log_of(&cluster), &["--lease-namespace", "orderpipeline-system"]).await?);
         Ok::<_, anyhow::Error>(Arc::new(World { cluster, operator, replacing: tokio::sync::RwLock::default(), kubeconfig }))
     });
     Ok(made.await?.clone())
@@ -59,12 +59,12 @@ fn log_of(cluster: &ControlPlane) -> PathBuf {
 }
 
 /// Starts it and waits until it answers.
-async fn start_operator(kubeconfig: &Path, log: &Path) -> Result<Process> {
+async fn start_operator(kubeconfig: &Path, log: &Path, more: &[&str]) -> Result<Process> {
     let output = File::options().create(true).append(true).open(log)?;
     let port = free_port()?;
     let mut command = Command::new(binaries::binary("operator")?);
     command.args(["run", "--image", "registry.test/pipeline-runtime:1", "--lease-seconds", "5"]);
-    command.args(["--lease-namespace", "orderpipeline-system", "--health-port", &port.to_string()]);
+    command.args(more).args(["--health-port", &port.to_string()]);
     command.env("KUBECONFIG", kubeconfig).env("RUST_LOG", "info").stdout(output.try_clone()?).stderr(output);
     let mut process = Process::start(&mut command)?;
     let answers = async {
@@ -85,7 +85,7 @@ impl World {
     pub async fn restart_operator(&self) -> Result<()> {
         let _alone = self.replacing.write().await;
         self.operator().signal(Signal::SIGTERM)?;
-        let next = start_operator(&self.kubeconfig, &log_of(&self.cluster)).await?;
+        let next = start_operator(&self.kubeconfig, &log_of(&self.cluster), &["--lease-namespace", "orderpipeline-system"]).await?;
         let mut ended = std::mem::replace(&mut *self.operator(), next);
         let status = ended.wait(Duration::from_secs(30)).await?;
         if !status.success() {
@@ -98,7 +98,7 @@ impl World {
     pub async fn kill_operator(&self) -> Result<()> {
         let _alone = self.replacing.write().await;
         self.operator().kill();
-        let next = start_operator(&self.kubeconfig, &log_of(&self.cluster)).await?;
+        let next = start_operator(&self.kubeconfig, &log_of(&self.cluster), &["--lease-namespace", "orderpipeline-system"]).await?;
         *self.operator() = next;
         Ok(())
     }
@@ -106,6 +106,11 @@ impl World {
     /// Nobody ends the operator as long as this is kept.
     pub async fn steady(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
         self.replacing.read().await
+    }
+
+    /// One more that leads as well, since it looks at another Lease: for this namespace only.
+    pub async fn another_operator(&self, namespace: &str) -> Result<Process> {
+        start_operator(&self.kubeconfig, &log_of(&self.cluster), &["--lease-namespace", namespace, "--namespace", namespace]).await
     }
 
     fn operator(&self) -> MutexGuard<'_, Process> {
@@ -153,6 +158,7 @@ impl Place {
             "OrderPipeline" => ("orderpipeline.dev", "v1alpha1"),
             "Deployment" | "ReplicaSet" => ("apps", "v1"),
             "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+            "Lease" => ("coordination.k8s.io", "v1"),
             _ => ("", "v1"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
