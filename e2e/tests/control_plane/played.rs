@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use crds::Role;
 use crds::member::{Answer, PipelineMember, Reports};
 use crds::switch::names::{PIPELINE_LABEL, STATE_FILE, state_config_map};
-use crds::switch::{Admit, Gate, Limits, Phase, Reader, Rules, Source, Stamp, SwitchState, Verdict};
+use crds::switch::{Admit, Gate, Limits, Phase, Reader, Source, Stamp, SwitchState, Verdict};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
@@ -107,7 +107,7 @@ impl Place {
             states: Api::namespaced(self.client.clone(), &self.namespace),
             name: name.clone(),
             worker: role == Role::Worker,
-            gate: Gate::new(Rules::default(), limits(), Duration::ZERO),
+            gate: Gate::new(Default::default(), limits(), Duration::ZERO),
             reader: None,
             in_flight: None,
             held: None,
@@ -191,7 +191,7 @@ impl Actor {
                     reader.obey(state);
                     reader
                 }
-                None => Reader::new(Rules::default(), state),
+                None => Reader::new(Default::default(), state),
             });
         }
         Ok(())

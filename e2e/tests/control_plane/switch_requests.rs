@@ -95,9 +95,10 @@ async fn a_second_broker_is_added_and_switched_to_in_one_go_once_every_pod_can_f
     let mut old: Vec<String> = place.pods().list(&ListParams::default()).await?.iter().map(Pod::name_any).collect();
     old.sort();
     place.apply(&shop_with_two("1s").replace("  backend: kafka\n", "  backend: next\n"))?;
-    let message = place.until_switching("False", "Waiting").await?;
-    assert!(message.contains("made when there was one backend only") && message.contains(&old.join(", ")), "{message}");
-    let pipeline = place.get("OrderPipeline", "shop").await?;
+    let sentence = format!("made when there was one backend only: {}", old.join(", "));
+    let waits = |pipeline: &serde_json::Value| condition(pipeline, "Switching")["message"].as_str().unwrap_or_default().contains(&sentence);
+    let pipeline = place.until("OrderPipeline", "shop", "it says which pods it waits for", waits).await?;
+    assert_eq!(condition(&pipeline, "Switching")["reason"], "Waiting");
     assert_eq!(pipeline["status"]["backend"]["writing"], "kafka", "it begins where it ran");
 
     // The rollout goes on as its new pods become ready.

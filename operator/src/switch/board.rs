@@ -134,8 +134,9 @@ impl Drivers {
 
     fn member(&self, event: Result<Event<DynamicObject>, watcher::Error>) {
         match event {
-            Ok(Event::Apply(member) | Event::InitApply(member)) => {
-                self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::said(&member)));
+            Ok(Event::Apply(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::said(&member, true))),
+            Ok(Event::InitApply(member)) => {
+                self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::said(&member, false)))
             }
             Ok(Event::Delete(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::left(&member))),
             Ok(Event::Init) => {}

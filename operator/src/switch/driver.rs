@@ -8,7 +8,7 @@ use super::state_map::{self, Found, StateMap, Trouble};
 use super::status::View;
 use super::{Wanted, told};
 use crate::context::{Context, Error};
-use crds::switch::{Observed, Outcome, Phase, Rules, Settings, Sight, Step, SwitchState, step};
+use crds::switch::{Observed, Outcome, Phase, Settings, Sight, Step, SwitchState, step};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType};
 use std::collections::HashMap;
@@ -164,7 +164,7 @@ impl Driver {
             return Ok(Some(known));
         }
         match state_map::read(&self.context, &self.wanted).await? {
-            Found::State(map) => Ok(Some(map)),
+            Found::State(map) => Ok(Some(*map)),
             Found::Missing => self.make().await,
             Found::Trouble(trouble) => self.in_trouble(trouble).await,
         }
@@ -208,12 +208,11 @@ impl Driver {
         Ok(None)
     }
 
-    /// Nobody writes now, so this is short: the members are listed once, then the watch says who has answered.
+    /// Nobody writes now, so this is short: who is a member is known from Prepare, and the watch says who has answered.
     async fn hold(&mut self, map: StateMap) -> Result<Next, Error> {
-        self.inbox.keep(true);
-        let fits = |roll: &Roll| map.state.same_lineage(&roll.lineage) && roll.after >= map.state.since();
+        let known = |roll: &Roll| map.state.same_lineage(&roll.lineage) && (roll.after >= map.state.since() || roll.followed);
         let mut looked = false;
-        if !self.roll.as_ref().is_some_and(fits) {
+        if !self.roll.as_ref().is_some_and(|roll| known(roll) && !roll.is_empty()) {
             self.call_in_hold(&map.state).await;
             looked = true;
         }
@@ -274,19 +273,27 @@ impl Driver {
         if view.mirrored(state) > state.revision() {
             return Ok(Next::Step); // overtaken: somebody else has written since this was read
         }
-        if view.mirrored(state) < state.revision() {
+        let prepares = *state.phase() != Phase::Steady;
+        let unmirrored = view.mirrored(state) < state.revision();
+        if unmirrored && prepares {
             self.show(&mut view, state, None, &[]).await?;
         }
-        let prepares = *state.phase() != Phase::Steady;
         self.inbox.keep(prepares);
         let moves = prepares || state.asked().backend != state.newest().backend;
         let of = (state.lineage().clone(), state.revision());
-        self.roll = Some(Roll::call(&context, &wanted.namespace, &wanted.name, of, moves).await?);
+        let mut roll = Roll::call(&context, &wanted.namespace, &wanted.name, of, moves).await?;
+        roll.followed = prepares;
+        self.roll = Some(roll);
         let asked = Asked::read(&wanted, state, self.roll.iter().flat_map(Roll::said));
         let obstacle = self.obstacle(state);
         let now = context.now();
         let (until, why) = match self.step(state, &asked, obstacle.as_deref(), now) {
-            Step::Write(next) => return self.write(map, next).await,
+            Step::Write(next) => {
+                if unmirrored && !prepares {
+                    self.show(&mut view, state, None, &asked.ignored).await?;
+                }
+                return self.write(map, next).await;
+            }
             Step::Wait { until, why } => (until, why),
             Step::Done => (None, None),
         };
@@ -317,12 +324,14 @@ impl Driver {
 
     fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, now: Duration) -> Step {
         if let Some(roll) = &mut self.roll {
-            roll.hear(&self.inbox.letters().members);
+            let letters = self.inbox.letters();
+            roll.hear(&letters.members);
+            roll.follow(state, &letters.members);
         }
         let listing = self.roll.as_ref().filter(|roll| state.same_lineage(&roll.lineage)).map(Roll::listing);
         let switching = &self.wanted.config.switching;
         let settings = Settings {
-            rules: Rules::default(),
+            rules: Default::default(),
             prepare_deadline: PREPARE,
             hold_deadline: switching.hold_deadline,
             drain_deadline: switching.drain_deadline,
@@ -342,9 +351,6 @@ impl Driver {
 
     async fn write(&mut self, map: StateMap, next: SwitchState) -> Result<Next, Error> {
         let before = map.state.clone();
-        if let Phase::Hold { .. } = next.phase() {
-            self.inbox.keep(true);
-        }
         let Some(map) = state_map::replace(&self.context, &self.wanted, map, next).await? else { return Ok(Next::Step) };
         self.context.metrics.switch_written();
         let (after, now) = (&map.state, self.context.now());

@@ -1,12 +1,12 @@
 //! Who has to answer, and what they have said. Listed by a quorum read; from then on the watch adds what is said, so that nothing is
-//! read while writes are held.
+//! read while writes are held: such a list may have to wait a tenth of a second for the API server's own cache.
 
 use crate::context::{Context, Error};
 use crate::names;
 use crds::Role;
 use crds::member::{PipelineMember, PipelineMemberSpec};
 use crds::switch::names::PIPELINE_LABEL;
-use crds::switch::{Container, Listing, Member, Pod, Rules, counts};
+use crds::switch::{Container, Listing, Member, Pod, SwitchState, counts};
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -19,15 +19,17 @@ pub struct Heard {
     version: Option<u64>,
     /// None: it has left.
     said: Option<PipelineMemberSpec>,
+    /// Delivered when it happened, after all that happened before. Not so what a watch tells first when it is taken up again.
+    in_order: bool,
 }
 
 impl Heard {
-    pub fn said(object: &DynamicObject) -> Heard {
-        Heard { version: version(object), said: spec(object) }
+    pub fn said(object: &DynamicObject, in_order: bool) -> Heard {
+        Heard { version: version(object), said: spec(object), in_order }
     }
 
     pub fn left(object: &DynamicObject) -> Heard {
-        Heard { version: version(object), said: None }
+        Heard { version: version(object), said: None, in_order: true }
     }
 }
 
@@ -46,6 +48,8 @@ pub struct Roll {
     pub lineage: Arc<str>,
     /// The revision that was known to be written before the list was begun.
     pub after: u64,
+    /// What the watch tells has been kept since before the list was begun.
+    pub followed: bool,
     listed: BTreeMap<String, Listed>,
     /// Pods that will never be members and may write: they were made before there was a second backend.
     pub strangers: Vec<String>,
@@ -71,7 +75,7 @@ impl Roll {
             let listed = Listed { version: version(&object), spec: spec(&object), counts: true };
             (object.name_any(), listed)
         });
-        let mut roll = Roll { lineage, after, listed: listed.collect(), strangers: Vec::new() };
+        let mut roll = Roll { lineage, after, followed: false, listed: listed.collect(), strangers: Vec::new() };
         if pods {
             roll.look_at_pods(&list_pods(context, namespace, pipeline).await?);
         }
@@ -83,7 +87,7 @@ impl Roll {
         for listed in self.listed.values_mut() {
             if let Some(spec) = &listed.spec {
                 let pod = by_name.get(&spec.pod.name).map(|pod| as_seen(pod));
-                listed.counts = counts(Rules::default(), &spec.pod, pod.as_ref());
+                listed.counts = counts(Default::default(), &spec.pod, pod.as_ref());
             }
         }
         self.strangers = pods.iter().filter(|pod| !ended(pod) && !obeys(pod)).map(|pod| pod.name_any()).collect();
@@ -93,8 +97,15 @@ impl Roll {
     /// What the watch has told since the list; what it told before is in the list.
     pub fn hear(&mut self, heard: &HashMap<String, Heard>) {
         for (name, heard) in heard {
-            let Some(listed) = self.listed.get_mut(name).filter(|listed| heard.version > listed.version) else { continue };
+            let Some(listed) = self.listed.get_mut(name) else {
+                if heard.said.is_some() {
+                    let new = Listed { version: heard.version, spec: heard.said.clone(), counts: true };
+                    self.listed.insert(name.clone(), new);
+                }
+                continue;
+            };
             match &heard.said {
+                _ if heard.version <= listed.version => {}
                 Some(spec) => {
                     listed.version = heard.version;
                     // Another container than the one that was looked at counts until it is looked at.
@@ -104,6 +115,18 @@ impl Roll {
                 // Shut for good, or gone with its pod.
                 None => drop(self.listed.remove(name)),
             }
+        }
+    }
+
+    /// A list that was followed by the watch ever since is one of this phase as soon as somebody has answered to it: that was written
+    /// after the phase began, and what was written before it has been heard before it.
+    pub fn follow(&mut self, state: &SwitchState, heard: &HashMap<String, Heard>) {
+        let answers = |heard: &Heard| {
+            let answer = heard.said.as_ref().filter(|_| heard.in_order).and_then(|said| said.answer.as_ref());
+            answer.is_some_and(|answer| state.same_lineage(&answer.lineage) && answer.revision >= state.since())
+        };
+        if self.followed && state.same_lineage(&self.lineage) && self.after < state.since() && heard.values().any(answers) {
+            self.after = state.since();
         }
     }
 
@@ -180,7 +203,7 @@ mod tests {
     fn roll(members: &[DynamicObject]) -> Roll {
         let listed =
             members.iter().map(|object| (object.name_any(), Listed { version: version(object), spec: spec(object), counts: true }));
-        Roll { lineage: "l".into(), after: 3, listed: listed.collect(), strangers: Vec::new() }
+        Roll { lineage: "l".into(), after: 1, followed: true, listed: listed.collect(), strangers: Vec::new() }
     }
 
     fn answers(roll: &Roll) -> Vec<(String, Option<u64>)> {
@@ -199,18 +222,33 @@ mod tests {
     #[test]
     fn what_is_heard_later_than_the_list_counts_and_what_is_older_does_not() {
         let mut roll = roll(&[member("one", "10", Some(5)), member("two", "11", None)]);
-        let heard = |object: &DynamicObject| (object.name_any(), Heard::said(object));
+        let heard = |object: &DynamicObject| (object.name_any(), Heard::said(object, true));
         roll.hear(&HashMap::from([heard(&member("one", "9", Some(4))), heard(&member("two", "12", Some(5)))]));
         assert_eq!(answers(&roll), [("one".into(), Some(5)), ("two".into(), Some(5))]);
     }
 
     #[test]
-    fn who_leaves_is_not_waited_for_and_who_joins_after_the_list_neither() {
+    fn who_leaves_is_not_waited_for_and_who_joins_is() {
         let mut roll = roll(&[member("one", "10", None), member("two", "11", None)]);
         let gone = member("one", "20", None);
         let new = member("three", "21", None);
-        roll.hear(&HashMap::from([("one".into(), Heard::left(&gone)), ("three".into(), Heard::said(&new))]));
-        assert_eq!(answers(&roll), [("two".into(), None)]);
+        roll.hear(&HashMap::from([("one".into(), Heard::left(&gone)), ("three".into(), Heard::said(&new, true))]));
+        assert_eq!(answers(&roll), [("three".into(), None), ("two".into(), None)]);
+    }
+
+    #[test]
+    fn a_list_that_was_followed_is_one_of_the_hold_once_somebody_has_answered_to_it() {
+        let first = SwitchState::first("l", "kafka");
+        let held = first.noted(first.ruling("next", &[]).unwrap()).unwrap().prepared().unwrap().held().unwrap();
+        let after = |answered: u64, in_order: bool, followed: bool| {
+            let mut roll = Roll { followed, ..roll(&[member("one", "10", None)]) };
+            roll.follow(&held, &HashMap::from([("one".into(), Heard::said(&member("one", "11", Some(answered)), in_order))]));
+            roll.after
+        };
+        assert_eq!(after(held.since(), true, true), held.since());
+        assert_eq!(after(held.since() - 1, true, true), 1, "an answer to an earlier phase");
+        assert_eq!(after(held.since(), false, true), 1, "others may still be told of that the watch has missed");
+        assert_eq!(after(held.since(), true, false), 1);
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl StateMap {
 }
 
 pub enum Found {
-    State(StateMap),
+    State(Box<StateMap>),
     Missing,
     Trouble(Trouble),
 }
@@ -75,11 +75,11 @@ pub async fn read(context: &Context, wanted: &Wanted) -> Result<Found, Error> {
     };
     let (whole, map) = (controller.is_some() && labelled, StateMap { object, state });
     if whole {
-        return Ok(Found::State(map));
+        return Ok(Found::State(Box::new(map)));
     }
     // Left over when the pipeline was deleted without what belonged to it, or robbed of its labels.
     let same = map.state.clone();
-    Ok(replace(context, wanted, map, same).await?.map_or(Found::Missing, Found::State))
+    Ok(replace(context, wanted, map, same).await?.map_or(Found::Missing, |map| Found::State(Box::new(map))))
 }
 
 /// None: somebody else has made it meanwhile.
