@@ -4,7 +4,7 @@ use anyhow::Result;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a client knows of one order.
@@ -42,6 +42,18 @@ pub struct Plan {
     pub name: String,
     /// How long one request is repeated under its id before the client gives up.
     pub patience: Duration,
+    /// What a client waits between two orders.
+    pub pace: Duration,
+    /// True: no more orders are begun.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Told {
+    /// How many effects were promised.
+    pub fn accepted(&self) -> usize {
+        let outcomes = std::iter::once(&self.created).chain(self.changes.iter().map(|(_, outcome)| outcome));
+        outcomes.filter(|outcome| **outcome == Outcome::Accepted).count()
+    }
 }
 
 /// Runs the whole plan. `progress` counts finished orders, for whoever breaks things meanwhile.
@@ -56,12 +68,13 @@ pub async fn run(plan: Plan, progress: Arc<AtomicUsize>) -> Result<Vec<Told>> {
             let mut told = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= plan.orders {
+                if number >= plan.orders || plan.stop.load(Ordering::Relaxed) {
                     return anyhow::Ok(told);
                 }
                 let url = &plan.urls[client % plan.urls.len()];
                 told.push(order(&http, &plan, url, number).await);
                 progress.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(plan.pace).await;
             }
         });
     }

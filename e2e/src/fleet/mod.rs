@@ -3,6 +3,7 @@
 
 mod kubelet;
 mod service;
+pub mod storm;
 
 pub use kubelet::{Container, Kubelet};
 pub use service::Service;

@@ -26,6 +26,8 @@ async fn a_broker_that_goes_away_is_answered_with_503_and_comes_back_by_itself()
         statuses: vec!["PAID".into()],
         name: name.into(),
         patience: READY,
+        pace: Duration::ZERO,
+        stop: Arc::default(),
     };
 
     let mut told = Vec::new();

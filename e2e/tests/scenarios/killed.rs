@@ -20,6 +20,8 @@ pub fn plan(urls: Vec<String>, name: &str) -> load::Plan {
         statuses: vec!["PAID".into(), "SHIPPED".into()],
         name: name.into(),
         patience: Duration::from_secs(60),
+        pace: Duration::ZERO,
+        stop: Arc::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use e2e::bed::{Kafka, Postgres, Room, eventually, free_port};
 use e2e::ledger::Stored;
-use e2e::load::{Outcome, Told};
+use e2e::load::Told;
 use e2e::product::Product;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -125,8 +125,7 @@ pub async fn stored_in(file: &std::path::Path) -> Result<Vec<Stored>> {
 }
 
 pub fn expected(told: &[Told]) -> usize {
-    let accepted = |o: &Outcome| usize::from(*o == Outcome::Accepted);
-    told.iter().map(|t| accepted(&t.created) + t.changes.iter().map(|(_, o)| accepted(o)).sum::<usize>()).sum()
+    told.iter().map(Told::accepted).sum()
 }
 
 pub fn effects(stored: &[Stored]) -> usize {

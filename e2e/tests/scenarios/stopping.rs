@@ -33,6 +33,8 @@ async fn sigterm_under_load_ends_each_role_with_zero_and_loses_nothing() {
         statuses: vec!["PAID".into(), "SHIPPED".into()],
         name: name.into(),
         patience,
+        pace: Duration::ZERO,
+        stop: Arc::default(),
     };
     let progress = Arc::new(AtomicUsize::new(0));
     // The clients of the one that stops give up soon: what they were told before must hold.

@@ -4,6 +4,7 @@ use crate::killed::{plan, reached};
 use crate::pipeline::{READY, effects, expected, stored_at, stored_in};
 use crate::up::Laptop;
 use e2e::bed::eventually;
+use e2e::fleet::storm::{Storm, pauses, storm};
 use e2e::fleet::{self, Fleet, Shape};
 use e2e::load::{Plan, Told};
 use e2e::product::Product;
@@ -34,16 +35,6 @@ spec:
 
 fn towards(backend: &str) -> String {
     TWO.replace("backend: left", &format!("backend: {backend}"))
-}
-
-/// The pauses of writes that a process has told of, in milliseconds.
-fn pauses(product: &Product) -> Vec<f64> {
-    pauses_in(&product.printed())
-}
-
-fn pauses_in(printed: &str) -> Vec<f64> {
-    let said = printed.split("writes go on after a pause of ").skip(1);
-    said.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
 }
 
 async fn stored_all(laptop: &Laptop, told: &[Told]) {
@@ -84,7 +75,7 @@ async fn saving_the_file_moves_a_laptop_from_broker_to_broker_and_back_under_loa
     let repeats: usize = told.iter().map(|told| told.repeats).sum();
     assert_eq!(repeats, 0, "no request was refused\n{}", up.tail());
     said(&up, "is read to its end", SWITCHES).await;
-    println!("{SWITCHES} switches, {} effects, pauses in ms: {:?}", expected(&told), pauses(&up));
+    println!("{SWITCHES} switches, {} effects, pauses in ms: {:?}", expected(&told), pauses(&up.printed()));
 }
 
 /// Kafka to another Kafka and back, several times, by the real operator; the two have other numbers of partitions.
@@ -117,7 +108,27 @@ async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
     let _ = eventually("everything accepted is stored", Duration::from_secs(60), all).await;
     ledger::verify(&told, &stored_at(&url, &pipeline).await.unwrap()).unwrap();
     let repeats: usize = told.iter().map(|told| told.repeats).sum();
-    let pauses: Vec<Vec<f64>> = fleet.kubelet.printed().iter().map(|(_, printed)| pauses_in(printed)).filter(|p| !p.is_empty()).collect();
+    let pauses: Vec<Vec<f64>> = fleet.kubelet.printed().iter().map(|(_, printed)| pauses(printed)).filter(|p| !p.is_empty()).collect();
     println!("{SWITCHES} switches, {wanted} effects, {repeats} repeated requests, pauses of each pod in ms: {pauses:?}");
     assert_eq!(repeats, 0, "no request was refused\n{}", fleet.kubelet.tails());
+}
+
+/// Half of the switches with a fault, chosen by a seed. `SWITCHES`, `SEED`, `CLIENTS`, `PACE_MS`, `APIS` and `FAULT_EVERY` change it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong_during_switches() {
+    let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap());
+    let seed = number("SEED", rand::random::<u64>() % 1_000_000);
+    println!("SEED={seed}");
+    let shape = Shape { apis: number("APIS", 2) as usize, right_partitions: 4, ..Shape::default() };
+    let mut fleet = Fleet::start(shape).await.unwrap();
+    let plan = Storm {
+        switches: number("SWITCHES", 12) as usize,
+        fault_every: number("FAULT_EVERY", 2) as usize,
+        clients: number("CLIENTS", 16) as usize,
+        pace: Duration::from_millis(number("PACE_MS", 20)),
+        seed,
+    };
+    let outcome = storm(&mut fleet, &plan, async |url: String, pipeline: String| stored_at(&url, &pipeline).await).await.unwrap();
+    println!("{outcome}");
+    assert!(outcome.complaints.is_empty(), "SEED={seed}\n{:#?}", &outcome.complaints[..outcome.complaints.len().min(20)]);
 }
