@@ -78,8 +78,8 @@ pub fn with_all_rules() -> Vec<Case> {
         case("prepare with a crash", |c| (c.prepare, c.faults) = (true, Faults { crashes: 1, ..NONE })),
         case("stale look at containers", |c| (c.stale_pods, c.faults) = (true, Faults { crashes: 1, ..NONE })),
         case("purge", |c| c.purges = true),
-        case("purge, back while draining", |c| (c.purges, c.switches) = (true, 2)),
-        case("purge and abort", |c| (c.purges, c.faults) = (true, Faults { aborts: 1, ..NONE })),
+        case("purge, back while draining", |c| (c.purges, c.switches, c.one_pod) = (true, 2, true)),
+        case("purge and abort", |c| (c.purges, c.one_pod, c.faults) = (true, true, Faults { aborts: 1, ..NONE })),
         case("worker emits", |c| (c.emits, c.partitions, c.workers) = (true, 2, 1)),
         case("worker emits, timeout", |c| (c.emits, c.partitions, c.workers, c.faults) = (true, 2, 1, Faults { timeouts: 1, ..NONE })),
         case("worker emits, purge", |c| (c.emits, c.partitions, c.workers, c.purges) = (true, 2, 1, true)),
@@ -93,7 +93,7 @@ pub fn with_all_rules() -> Vec<Case> {
         case("rebuilt from status", |c| c.faults = Faults { deletions: 1, ..NONE }),
         case("rebuilt from status, prepare", |c| (c.prepare, c.faults) = (true, Faults { deletions: 1, ..NONE })),
         case("rebuilt from status, prepare, back", |c| {
-            (c.prepare, c.switches, c.one_pod, c.faults.deletions) = (true, 2, true, 1);
+            (c.prepare, c.switches, c.one_pod, c.msgs, c.faults.deletions) = (true, 2, true, 1, 1);
         }),
         case("rebuilt from status, back", |c| (c.switches, c.one_pod, c.faults) = (2, true, Faults { deletions: 1, ..NONE })),
         case("rebuilt from status, abort", |c| c.faults = Faults { deletions: 1, aborts: 1, ..NONE }),
