@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// The most messages that wait at a held gate. All that the API, the generator and the worker can have in work at once is less.
-const MOST_WAITING: usize = 8192;
+pub(super) const MOST_WAITING: usize = 8192;
 
 /// The gate, and the count of what is in flight behind it: from hand-over to the client library until its report.
 pub struct Gate {

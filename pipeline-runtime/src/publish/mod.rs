@@ -5,6 +5,10 @@ mod gate;
 mod publisher;
 mod seal;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
+
 pub use brokers::Brokers;
 pub use gate::{Gate, NotNow, Pass};
 pub use publisher::Publisher;

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 #[derive(Default)]
 pub struct FakeBroker {
+    name: String,
     state: Mutex<Log>,
     news: Arc<Notify>,
     /// Topics that refuse every message: true, for good; false, only now.
@@ -23,6 +24,8 @@ pub struct FakeBroker {
     pub polls: AtomicUsize,
     /// How often somebody wanted to know about a topic.
     pub asked: AtomicUsize,
+    /// How often somebody looked what is committed.
+    pub looks: AtomicUsize,
     pub me: Mutex<Option<std::sync::Weak<FakeBroker>>>,
 }
 
@@ -35,7 +38,11 @@ struct Log {
 
 impl FakeBroker {
     pub fn new(topics: &[(&str, usize)]) -> Arc<FakeBroker> {
-        let broker = Arc::new(FakeBroker::default());
+        FakeBroker::named("fake", topics)
+    }
+
+    pub fn named(name: &str, topics: &[(&str, usize)]) -> Arc<FakeBroker> {
+        let broker = Arc::new(FakeBroker { name: name.into(), ..FakeBroker::default() });
         let made = topics.iter().map(|(name, partitions)| (name.to_string(), vec![Vec::new(); *partitions]));
         broker.state.lock().unwrap().topics = made.collect();
         *broker.me.lock().unwrap() = Some(Arc::downgrade(&broker));
@@ -72,6 +79,15 @@ impl FakeBroker {
         self.news.notify_one();
     }
 
+    /// Gives it a partition, which it reads from where the group stopped.
+    pub fn assign(&self, partition: Partition) {
+        let mut state = self.state.lock().unwrap();
+        state.owned.insert(partition.clone());
+        let commit = state.commits.get(&partition).cloned();
+        drop(state);
+        self.inject(Happening::Assigned(vec![(partition, commit)]));
+    }
+
     pub fn disown(&self, partition: &Partition) {
         self.state.lock().unwrap().owned.remove(partition);
     }
@@ -80,7 +96,7 @@ impl FakeBroker {
 #[async_trait]
 impl Broker for FakeBroker {
     fn name(&self) -> &str {
-        "fake"
+        &self.name
     }
 
     fn publish(&self, message: Outgoing, completion: Completion) {
@@ -89,9 +105,14 @@ impl Broker for FakeBroker {
         }
         let mut state = self.state.lock().unwrap();
         let partitions = state.topics.get_mut(&*message.topic).unwrap();
-        let mut hasher = DefaultHasher::new();
-        message.key.hash(&mut hasher);
-        let number = (hasher.finish() % partitions.len() as u64) as usize;
+        let number = match message.target {
+            Target::Partition(number) => number as usize,
+            Target::Key => {
+                let mut hasher = DefaultHasher::new();
+                message.key.hash(&mut hasher);
+                (hasher.finish() % partitions.len() as u64) as usize
+            }
+        };
         let at = Position {
             partition: Partition { topic: message.topic.clone(), number: number as i32 },
             offset: partitions[number].len() as i64,
@@ -109,9 +130,10 @@ impl Broker for FakeBroker {
     fn known_down(&self) -> bool {
         false
     }
-    async fn topic(&self, _: &str) -> Result<Option<TopicFacts>, BrokerError> {
+    async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, BrokerError> {
         self.asked.fetch_add(1, SeqCst);
-        Ok(None)
+        let partitions = self.state.lock().unwrap().topics.get(name).map(Vec::len);
+        Ok(partitions.map(|partitions| TopicFacts { partitions: partitions as i32, max_message_bytes: None }))
     }
     async fn ensure_topics(&self, _: &[TopicWish]) -> Result<(), BrokerError> {
         Ok(())
@@ -121,16 +143,14 @@ impl Broker for FakeBroker {
         let (sender, injected) = mpsc::unbounded_channel();
         let mut state = self.state.lock().unwrap();
         let mut assigned = Vec::new();
-        let mut next = HashMap::new();
         for topic in &options.topics {
             for number in 0..state.topics[topic].len() {
                 let partition = Partition { topic: topic.as_str().into(), number: number as i32 };
                 let commit = state.commits.get(&partition).cloned();
-                next.insert(partition.clone(), commit.as_ref().map_or(0, |commit| commit.next.offset));
                 assigned.push((partition, commit));
             }
         }
-        state.owned = next.keys().cloned().collect();
+        state.owned = assigned.iter().map(|(partition, _)| partition.clone()).collect();
         drop(state);
         let _ = sender.send(Happening::Assigned(assigned));
         *self.injected.lock().unwrap() = Some(sender);
@@ -138,13 +158,14 @@ impl Broker for FakeBroker {
         Ok(Box::new(FakeConsumer {
             broker,
             options,
-            next: Mutex::new(next),
+            next: Mutex::default(),
             paused: Mutex::default(),
             injected: tokio::sync::Mutex::new(injected),
         }))
     }
 
     async fn committed(&self, _: &str, _: &[String]) -> Result<Vec<Commit>, BrokerError> {
+        self.looks.fetch_add(1, SeqCst);
         Ok(self.state.lock().unwrap().commits.values().cloned().collect())
     }
     async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
@@ -186,8 +207,17 @@ impl Consumer for FakeConsumer {
         self.broker.polls.fetch_add(1, SeqCst);
         loop {
             if let Ok(happening) = self.injected.lock().await.try_recv() {
-                if let Happening::Revoked { partitions, .. } | Happening::Lost(partitions) = &happening {
-                    self.next.lock().unwrap().retain(|partition, _| !partitions.contains(partition));
+                let mut next = self.next.lock().unwrap();
+                match &happening {
+                    Happening::Revoked { partitions, .. } | Happening::Lost(partitions) => {
+                        next.retain(|partition, _| !partitions.contains(partition));
+                        self.paused.lock().unwrap().retain(|partition| !partitions.contains(partition));
+                    }
+                    Happening::Assigned(partitions) => {
+                        let from = |commit: &Option<Commit>| commit.as_ref().map_or(0, |commit| commit.next.offset);
+                        next.extend(partitions.iter().map(|(partition, commit)| (partition.clone(), from(commit))));
+                    }
+                    _ => {}
                 }
                 return happening;
             }

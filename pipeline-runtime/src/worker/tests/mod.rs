@@ -5,11 +5,13 @@ mod following;
 mod interruptions;
 mod order;
 mod poison;
+mod switching;
 
 use super::{Limits, WorkerDeps, WorkerError, WorkerHealth, run};
 use crate::broker::{Broker, Completion, Outgoing, Partition};
 use crate::codec::{self, Draft};
 use crate::contract::Contract;
+use crate::control::Switching;
 use crate::publish::{Gate, Publisher};
 use arc_swap::ArcSwap;
 use crds::runtime_config::{RetryPolicy, RuntimeConfig};
@@ -42,6 +44,8 @@ spec:
   worker: {}
 ";
 
+const TOPICS: [(&str, usize); 4] = [("orders", 4), ("orders-dlq", 1), ("shipments", 1), ("shipments-dlq", 1)];
+
 struct Scene {
     broker: Arc<FakeBroker>,
     store: Arc<FakeStore>,
@@ -66,7 +70,7 @@ impl Scene {
         let worker = config.worker.as_mut().unwrap();
         worker.poll_interval = Duration::from_millis(10);
         worker.retry = RetryPolicy { attempts: 3, base: Duration::from_millis(5), max: Duration::from_millis(20), jitter_percent: 25 };
-        let broker = FakeBroker::new(&[("orders", 4), ("orders-dlq", 1), ("shipments", 1), ("shipments-dlq", 1)]);
+        let broker = FakeBroker::new(&TOPICS);
         Scene { broker, store: Arc::new(store), health: Arc::default(), config, limits: Limits::default() }
     }
 
@@ -77,27 +81,36 @@ impl Scene {
     /// Also the configuration that the worker looks at.
     fn start_with_config(&self) -> (Arc<ArcSwap<RuntimeConfig>>, Running) {
         let config = Arc::new(ArcSwap::from_pointee(self.config.clone()));
-        let broker: Arc<dyn Broker> = self.broker.clone();
-        let deps = WorkerDeps {
+        let publisher = Publisher::new(self.broker.clone(), Gate::open());
+        (config.clone(), Running::start(self.deps(config, self.broker.clone(), publisher, None)))
+    }
+
+    fn deps(
+        &self,
+        config: Arc<ArcSwap<RuntimeConfig>>,
+        broker: Arc<dyn Broker>,
+        publisher: Publisher,
+        switching: Option<Arc<Switching>>,
+    ) -> WorkerDeps {
+        WorkerDeps {
             contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap())),
-            config: config.clone(),
-            publisher: Publisher::new(broker.clone(), Gate::open()),
+            config,
+            publisher,
             broker,
-            switching: None,
+            switching,
             store: self.store.clone(),
             health: self.health.clone(),
             limits: self.limits,
             grace: Duration::from_secs(5),
-        };
-        let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(run(deps, async {
-            let _ = stopped.await;
-        }));
-        (config, Running { stop, ended })
+        }
     }
 
     /// Publishes an event of an order and returns nothing: the fake broker takes everything.
     fn publish(&self, event: &str, order: &str, id: &str, data: &str) {
+        self.send(self.message(event, order, id, data));
+    }
+
+    fn message(&self, event: &str, order: &str, id: &str, data: &str) -> Outgoing {
         let topic = self.config.topic("orders").unwrap();
         let data = format!("{{\"orderId\": \"{order}\"{data}}}");
         let draft = Draft {
@@ -108,7 +121,7 @@ impl Scene {
             attributes: vec![("requestId".into(), format!("r-{id}"))],
             data: data.into(),
         };
-        self.send(codec::encode(topic, &draft));
+        codec::encode(topic, &draft)
     }
 
     fn send(&self, message: Outgoing) {
@@ -134,11 +147,15 @@ impl Scene {
 
     /// Every event took effect exactly once, in the order of its order, and is committed.
     fn assert_all_in_order(&self, orders: usize, notes: usize) {
+        self.assert_effects_in_order(orders, notes);
+        assert!(self.broker.drained("orders"));
+    }
+
+    fn assert_effects_in_order(&self, orders: usize, notes: usize) {
         for order in 0..orders {
             let expected: Vec<String> = (0..=notes).map(|number| format!("O{order}-{number}")).collect();
             assert_eq!(self.store.effects(&format!("O{order}")), expected);
         }
-        assert!(self.broker.drained("orders"));
     }
 
     /// One worker, from its start until nothing is left to do.
@@ -170,12 +187,24 @@ impl Scene {
     }
 
     fn partition_of(&self, order: &str) -> Partition {
-        let messages = self.broker.messages("orders");
+        self.partition_on(&self.broker, order)
+    }
+
+    fn partition_on(&self, broker: &FakeBroker, order: &str) -> Partition {
+        let messages = broker.messages("orders");
         messages.iter().find(|m| m.key.as_deref() == Some(order.as_bytes())).unwrap().at.partition.clone()
     }
 }
 
 impl Running {
+    fn start(deps: WorkerDeps) -> Running {
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(run(deps, async {
+            let _ = stopped.await;
+        }));
+        Running { stop, ended }
+    }
+
     async fn stop(self) {
         let _ = self.stop.send(());
         self.ended.await.unwrap().unwrap();

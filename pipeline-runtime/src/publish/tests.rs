@@ -1,0 +1,241 @@
+//! The gate and the publisher while the pipeline moves: who waits, how long, in which order, and what is in flight meanwhile.
+
+use super::gate::MOST_WAITING;
+use super::{Brokers, Gate, NotNow, Publisher};
+use crate::broker::*;
+use crate::codec::attribute;
+use async_trait::async_trait;
+use crds::member::AnswerKind;
+use crds::switch::{self, Asked, Limits, NotAllowed, Rules, Source, SwitchState};
+use futures::poll;
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::task::unconstrained;
+use tokio::time::Instant;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A broker that answers when the test says so.
+struct Silent {
+    name: &'static str,
+    asked: Mutex<VecDeque<(Outgoing, Completion)>>,
+}
+
+impl Silent {
+    fn new(name: &'static str) -> Arc<Silent> {
+        Arc::new(Silent { name, asked: Mutex::default() })
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    fn answer(&self, result: PublishResult) -> Outgoing {
+        let (message, completion) = self.asked.lock().unwrap().pop_front().unwrap();
+        completion.done(result);
+        message
+    }
+}
+
+#[async_trait]
+impl Broker for Silent {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn publish(&self, message: Outgoing, completion: Completion) {
+        self.asked.lock().unwrap().push_back((message, completion));
+    }
+    async fn connected(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+    fn known_down(&self) -> bool {
+        false
+    }
+    async fn topic(&self, _: &str) -> Result<Option<TopicFacts>, BrokerError> {
+        Ok(None)
+    }
+    async fn ensure_topics(&self, _: &[TopicWish]) -> Result<(), BrokerError> {
+        Ok(())
+    }
+    async fn consumer(&self, _: ConsumerOptions) -> Result<Box<dyn Consumer>, BrokerError> {
+        Err(BrokerError::Other { backend: self.name.into(), reason: "it is only written to".into() })
+    }
+    async fn committed(&self, _: &str, _: &[String]) -> Result<Vec<Commit>, BrokerError> {
+        Ok(Vec::new())
+    }
+    async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
+        Ok(Vec::new())
+    }
+    fn purge(&self) {
+        // Dropped without an answer a completion says that nobody knows.
+        self.asked.lock().unwrap().clear();
+    }
+    async fn flush(&self, _: Duration) {}
+}
+
+struct Scene {
+    gate: Arc<Gate>,
+    state: Arc<SwitchState>,
+    a: Arc<Silent>,
+    b: Arc<Silent>,
+    publisher: Publisher,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let state = Arc::new(SwitchState::first("x", "A"));
+        let limits = Limits { purge_after: Duration::from_millis(5), cut_off_after: Duration::MAX };
+        let mut protocol = switch::Gate::new(Rules::in_force(), limits, Duration::ZERO);
+        protocol.joined();
+        protocol.observe(Source::Quorum, &state, Duration::ZERO);
+        let gate = Gate::switched(protocol, Instant::now()).unwrap();
+        let (a, b) = (Silent::new("A"), Silent::new("B"));
+        let brokers: [Arc<dyn Broker>; 2] = [a.clone(), b.clone()];
+        let publisher = Publisher::among(Brokers::of(brokers), a.clone(), gate.clone());
+        Scene { gate, state, a, b, publisher }
+    }
+
+    fn turn(&mut self, next: Result<SwitchState, NotAllowed>) {
+        self.state = Arc::new(next.unwrap());
+        assert!(self.gate.observe(Source::Quorum, &self.state));
+    }
+
+    fn hold(&mut self) {
+        self.turn(self.state.noted(Asked::by_spec("B".into(), 2)));
+        self.turn(self.state.prepared());
+        self.turn(self.state.held());
+    }
+
+    fn open(&mut self) {
+        self.turn(self.state.opened());
+    }
+}
+
+fn message(key: &str) -> Outgoing {
+    Outgoing { topic: "orders".into(), target: Target::Key, key: Some(key.to_owned().into()), headers: vec![], payload: Some("{}".into()) }
+}
+
+fn position() -> Position {
+    Position { partition: Partition { topic: "orders".into(), number: 0 }, offset: 0 }
+}
+
+fn soon() -> Instant {
+    Instant::now() + LONG
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_in_turn_and_to_the_broker_that_is_written_to_then() {
+    let mut scene = Scene::new();
+    scene.hold();
+    let messages: Vec<Outgoing> = (0..100).map(|number| message(&number.to_string())).collect();
+    let mut waiting: Vec<_> = messages.iter().map(|message| Box::pin(unconstrained(scene.publisher.publish(message, LONG)))).collect();
+    for publish in &mut waiting {
+        assert!(poll!(publish).is_pending());
+    }
+    assert_eq!((scene.a.asked(), scene.b.asked()), (0, 0));
+    scene.open();
+    // Whoever comes later stands behind, though the gate is open now.
+    let last = message("last");
+    let mut late = pin!(unconstrained(scene.publisher.publish(&last, LONG)));
+    assert!(poll!(&mut late).is_pending());
+    assert_eq!(scene.b.asked(), 0, "those who waited have not been woken yet");
+    // Woken in any order whatever: the last first.
+    for _ in 0..=waiting.len() {
+        for publish in waiting.iter_mut().rev() {
+            assert!(poll!(publish).is_pending());
+        }
+    }
+    assert!(poll!(&mut late).is_pending());
+    let asked: Vec<Outgoing> = (0..101).map(|_| scene.b.answer(Ok(position()))).collect();
+    let keys: Vec<_> = asked.iter().map(|message| String::from_utf8(message.key.clone().unwrap().to_vec()).unwrap()).collect();
+    let mut expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    expected.push("last".into());
+    assert_eq!(keys, expected);
+    let stamps = |message: &Outgoing| message.headers.iter().any(|h| &*h.name == attribute::STAMP && h.value == "x:2");
+    assert!(asked.iter().all(stamps));
+    assert_eq!(scene.a.asked(), 0);
+    for publish in waiting {
+        assert!(publish.await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn only_so_many_may_wait() {
+    let mut scene = Scene::new();
+    scene.hold();
+    let until = soon();
+    let mut waiting: Vec<_> = (0..MOST_WAITING).map(|_| Box::pin(unconstrained(scene.gate.pass(until)))).collect();
+    for pass in &mut waiting {
+        assert!(poll!(pass).is_pending());
+    }
+    assert_eq!(scene.gate.pass(until).await.err(), Some(NotNow::Full));
+    drop(waiting.pop());
+    assert!(poll!(pin!(unconstrained(scene.gate.pass(until)))).is_pending(), "who gives up makes room");
+    drop(waiting);
+    scene.open();
+    assert!(scene.gate.pass(until).await.is_ok());
+    assert_eq!(scene.gate.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn who_has_waited_as_long_as_it_may_is_told_so() {
+    let mut scene = Scene::new();
+    scene.hold();
+    assert_eq!(scene.gate.pass(Instant::now() + Duration::from_millis(5)).await.err(), Some(NotNow::Held));
+    let refused = scene.publisher.publish(&message("k"), Duration::from_millis(5)).await.unwrap_err();
+    assert_eq!(refused, PublishError::Refused { reason: NotNow::Held.to_string(), retriable: false }, "it is on no broker for certain");
+    assert_eq!((scene.a.asked(), scene.b.asked(), scene.gate.in_flight()), (0, 0, 0));
+    assert_eq!(scene.gate.answer().unwrap().kind, AnswerKind::Held);
+}
+
+#[tokio::test]
+async fn who_waits_is_told_at_once_when_the_process_stops() {
+    let mut scene = Scene::new();
+    scene.hold();
+    let mut first = pin!(scene.gate.pass(soon()));
+    let mut second = pin!(scene.gate.pass(soon()));
+    assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+    scene.gate.shut();
+    assert_eq!((first.await.err(), second.await.err()), (Some(NotNow::Shut), Some(NotNow::Shut)));
+    scene.open();
+    assert_eq!(scene.gate.pass(soon()).await.err(), Some(NotNow::Shut), "for good");
+}
+
+#[tokio::test]
+async fn held_is_answered_when_nothing_is_in_flight_any_more_whoever_waits_for_its_outcome() {
+    let mut scene = Scene::new();
+    let (one, other) = (message("one"), message("other"));
+    let mut kept = Box::pin(scene.publisher.publish(&one, LONG));
+    let mut given_up = Box::pin(scene.publisher.publish(&other, LONG));
+    assert!(poll!(&mut kept).is_pending() && poll!(&mut given_up).is_pending());
+    // The caller has gone; the message is on its way all the same.
+    drop(given_up);
+    scene.hold();
+    scene.gate.news().await;
+    assert_eq!((scene.gate.answer(), scene.gate.in_flight()), (None, 2));
+    scene.a.answer(Ok(position()));
+    assert!(kept.await.is_ok());
+    assert_eq!(scene.gate.answer(), None);
+    scene.a.answer(Ok(position()));
+    scene.gate.news().await;
+    let answer = scene.gate.answer().unwrap();
+    assert_eq!((answer.kind, answer.revision), (AnswerKind::Held, scene.state.since()));
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_reported_as_unknown_and_then_held_is_answered() {
+    let mut scene = Scene::new();
+    let one = message("one");
+    let mut publish = Box::pin(scene.publisher.publish(&one, LONG));
+    assert!(poll!(&mut publish).is_pending());
+    assert_eq!(scene.gate.purge_at(), None, "nobody waits for it");
+    scene.hold();
+    let purge_at = scene.gate.purge_at().unwrap();
+    tokio::time::sleep_until(purge_at).await;
+    scene.publisher.purge();
+    let Poll::Ready(Err(PublishError::Unknown { .. })) = poll!(&mut publish) else { panic!("it may have arrived") };
+    assert_eq!((scene.gate.purge_at(), scene.gate.answer().unwrap().kind), (None, AnswerKind::Held));
+}
