@@ -30,6 +30,7 @@ pub async fn keep(publisher: Publisher, wishes: Vec<TopicWish>, changed: Arc<Not
         }
         let purge_at = gate.purge_at().map(|at| purged.map_or(at, |last| at.max(last + PURGE_AGAIN)));
         tokio::select! {
+            biased;
             () = gate.news() => {}
             Some(done) = preparing.join_next() => if let Ok((by, verdict)) = done {
                 gate.prepared(&by, verdict);

@@ -1,5 +1,5 @@
 use crate::broker::Broker;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Makes the client of a backend, or says in a sentence why that cannot be.
@@ -9,7 +9,7 @@ type Open = dyn Fn(&str) -> Result<Arc<dyn Broker>, String> + Send + Sync;
 /// again when it is asked for again: a Secret may have come.
 pub struct Brokers {
     open: Box<Open>,
-    opened: Mutex<HashMap<Arc<str>, Arc<dyn Broker>>>,
+    opened: Mutex<BTreeMap<Arc<str>, Arc<dyn Broker>>>,
 }
 
 impl Brokers {
@@ -40,7 +40,7 @@ impl Brokers {
         self.opened().values().cloned().collect()
     }
 
-    fn opened(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<dyn Broker>>> {
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<dyn Broker>>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

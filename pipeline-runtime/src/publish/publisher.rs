@@ -62,7 +62,8 @@ impl Publisher {
         let mut attempt = 1;
         loop {
             let last = attempt == ATTEMPTS;
-            let refused = |reason: String| PublishError::Refused { reason, retriable: false };
+            // Not the message's fault: whoever can wait tries again, when the gate is open or the Secret has come.
+            let refused = |reason: String| PublishError::Refused { reason, retriable: true };
             let pass = self.gate.pass(deadline).await.map_err(|why| refused(why.to_string()))?;
             let writing = self.writing_to(&pass).map_err(refused)?;
             let mut message = message.clone();

@@ -7,7 +7,7 @@ use super::reading::Reading;
 use crate::broker::{Commit, Incoming, Partition, Position};
 use crate::codec::weigh;
 use crds::switch::{Reader, Take};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,7 +29,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Desk {
     limits: Limits,
-    reading: HashMap<Partition, Reading>,
+    /// In one order, whenever it is run again.
+    reading: BTreeMap<Partition, Reading>,
     lanes: Vec<Lane>,
     /// None: the pipeline has one backend.
     fence: Option<Fence>,
@@ -59,7 +60,7 @@ pub struct Flow {
 impl Desk {
     pub fn new(lanes: usize, limits: Limits, fence: Option<Fence>) -> Desk {
         let lanes = (0..lanes.max(1)).map(|_| Lane::default()).collect();
-        Desk { limits, reading: HashMap::new(), lanes, fence, messages: 0, bytes: 0, full: false, sealed: false, assignments: 0 }
+        Desk { limits, reading: BTreeMap::new(), lanes, fence, messages: 0, bytes: 0, full: false, sealed: false, assignments: 0 }
     }
 
     /// Messages and bytes in hand.
@@ -315,7 +316,7 @@ impl Desk {
     }
 }
 
-fn reading_of<'a>(reading: &'a mut HashMap<Partition, Reading>, work: &InHand) -> Option<&'a mut Reading> {
+fn reading_of<'a>(reading: &'a mut BTreeMap<Partition, Reading>, work: &InHand) -> Option<&'a mut Reading> {
     reading.get_mut(&work.message.at.partition).filter(|reading| reading.assignment == work.assignment)
 }
 

@@ -33,6 +33,7 @@ pub(super) async fn seal_closed(shared: Arc<Shared>, switching: Arc<Switching>) 
         match closed {
             Some((lineage, epoch)) => seal_epoch(&shared, &switching, Stamp { lineage: &lineage, epoch }).await,
             None => tokio::select! {
+                biased;
                 () = states.changed() => {}
                 () = shared.stopped() => {}
             },
@@ -118,6 +119,7 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
         let Some(state) = drains else {
             known = None;
             tokio::select! {
+                biased;
                 () = states.changed() => {}
                 () = shared.stopped() => {}
             }
@@ -129,6 +131,7 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
             Err(error) => tracing::debug!(%error, "cannot look whether the broker is drained; looking again"),
         }
         tokio::select! {
+            biased;
             () = states.changed() => {}
             () = shared.seal_noted.notified() => {}
             () = sleep(LOOK_EVERY) => {}

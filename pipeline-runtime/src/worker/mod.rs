@@ -7,6 +7,9 @@
 //!
 //! A pipeline with several backends has such an engine for each of them, with one store for all. What each may take in, by the
 //! state of the switch, says its `fence`; it seals the epochs that are closed, and looks whether they are drained (`epochs`).
+//!
+//! Nothing here is left to chance, so that a simulated run can be run again: every `select!` is biased, and maps that are walked through
+//! are sorted.
 
 mod apply;
 mod callback;
@@ -104,6 +107,7 @@ pub async fn run(deps: WorkerDeps, shutdown: impl Future<Output = ()> + Send) ->
     let shared = Arc::new(Shared::new(deps, &options.topics));
     tokio::pin!(shutdown);
     let consumer = tokio::select! {
+        biased;
         () = &mut shutdown => return Ok(()),
         consumer = connect(&*shared.deps.broker, &options, |trouble| shared.set_connected(Some(trouble))) => consumer,
     };
@@ -321,6 +325,7 @@ impl Shared {
     /// False if the worker stops meanwhile.
     async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {
+            biased;
             () = sleep(duration) => true,
             () = self.stopped() => false,
         }

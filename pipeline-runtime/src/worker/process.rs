@@ -54,6 +54,7 @@ async fn next_batch(shared: &Shared, lane: usize, settling: &mut JoinSet<()>) ->
             }
         };
         tokio::select! {
+            biased;
             () = news => {}
             () = due => {}
             ended = settling.join_next(), if !settling.is_empty() => ended.transpose().map(|_| ()).map_err(panicked)?,

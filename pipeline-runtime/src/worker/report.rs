@@ -61,6 +61,7 @@ pub(super) async fn report(shared: Arc<Shared>) -> Result<(), WorkerError> {
         }
         round = round.wrapping_add(1);
         let go_on = tokio::select! {
+            biased;
             go_on = shared.sleep(ASK_EVERY) => go_on,
             // Another broker may be what is read now, and readiness is about that one.
             () = states.changed() => !shared.stopping(),

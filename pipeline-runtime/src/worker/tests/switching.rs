@@ -10,7 +10,7 @@ use crate::worker::header;
 use crate::worker::offsets::noted_seal;
 use crds::pipeline::Producers;
 use crds::switch::{self, Asked, Limits as GateLimits, NotAllowed, OpenEpoch, Outcome, Rules, Source, Stamp, SwitchState};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio::sync::Semaphore;
 
 const LINEAGE: &str = "x";
@@ -387,5 +387,26 @@ async fn dead_letters_and_emits_go_to_the_broker_that_is_written_to_while_the_ot
     assert_eq!((count(&moving.b, "shipments"), count(&moving.b, "orders-dlq")), (3, 1));
     let letter = &moving.b.messages("orders-dlq")[0];
     assert_eq!((letter.header(header::EVENT_ID), letter.header(attribute::STAMP)), (Some(&b"bad-0"[..]), Some(&b"x:2"[..])));
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_whose_emission_finds_no_way_to_the_new_broker_waits_and_loses_no_attempt() {
+    let mut moving = Move::emitting(FakeStore::default(), "[{topic: shipments, type: order.placed}]");
+    moving.scene.config.worker.as_mut().unwrap().retry.attempts = 1;
+    moving.write(3, 0..=0).await;
+    moving.switch_to("B");
+    // Its Secret comes late.
+    let (tries, b) = (Arc::new(AtomicUsize::new(0)), moving.b.clone());
+    let asked = tries.clone();
+    let brokers = Brokers::new(move |name| match asked.fetch_add(1, SeqCst) {
+        0..10 => Err(format!("there is no Secret for {name} yet")),
+        _ => Ok(b.clone()),
+    });
+    let process = moving.start_behind(&moving.gate, &Publisher::among(brokers, moving.scene.broker.clone(), moving.gate.clone()));
+    process.drained(1).await;
+    assert!(tries.load(SeqCst) > 10);
+    assert_eq!((moving.scene.broker.messages("shipments").len(), moving.b.messages("shipments").len()), (0, 3));
+    assert_eq!(moving.b.messages("orders-dlq").len() + moving.scene.letters(header::REASON).len(), 0);
     process.stop().await;
 }
