@@ -210,6 +210,7 @@ impl Driver {
 
     /// Nobody writes now, so this is short: who is a member is known from Prepare, and the watch says who has answered.
     async fn hold(&mut self, map: StateMap) -> Result<Next, Error> {
+        self.inbox.keep(true); // it is already, unless somebody else has prepared
         let known = |roll: &Roll| map.state.same_lineage(&roll.lineage) && (roll.after >= map.state.since() || roll.followed);
         let mut looked = false;
         if !self.roll.as_ref().is_some_and(|roll| known(roll) && !roll.is_empty()) {
