@@ -31,8 +31,9 @@ pub struct Proxy {
 impl Proxy {
     /// Starts forwarding to `target` (host:port), which need not be there yet.
     pub async fn start(target: String) -> Result<Proxy> {
-        let port = super::bed::free_port()?;
-        let listener = listen(port)?;
+        // Another process may take a port between its choice and its use.
+        let ports = std::iter::repeat_with(|| super::bed::free_port().and_then(|port| Ok((port, listen(port)?))));
+        let (port, listener) = ports.take(5).find_map(Result::ok).context("no port of loopback in five tries")?;
         let way = Arc::new(watch::Sender::new(Way::Open));
         let accepting = tokio::spawn(accept(listener, port, target, way.clone()));
         Ok(Proxy { port, way, accepting })

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use crds::Role;
 use crds::document::{MAX_BYTES, Purpose};
-use pipeline_runtime::roles::{self, PodFlags, UpFlags};
+use pipeline_runtime::roles::{self, PodFlags, SwitchFlags, UpFlags};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +23,8 @@ struct Command {
 enum What {
     /// Run the whole document here, with nothing else installed.
     Up(UpFlags),
+    /// Ask a pipeline that runs for another backend, over its API, and follow how it goes.
+    Switch(SwitchFlags),
     /// Report every mistake of a document with its place.
     Check {
         /// Documents; - reads one from the standard input.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let result = match command.what {
         What::Check { files } => return check(&files),
         What::Up(flags) => runtime.block_on(roles::up(flags)),
+        What::Switch(flags) => runtime.block_on(roles::switch(flags)),
         What::Api(flags) => runtime.block_on(roles::pod(Role::Api, flags)),
         What::Worker(flags) => runtime.block_on(roles::pod(Role::Worker, flags)),
         What::Generator(flags) => runtime.block_on(roles::pod(Role::Generator, flags)),

@@ -1,7 +1,7 @@
 //! The live switch: from broker to broker and back under load, with nothing lost, doubled or reordered.
 
 use crate::killed::{plan, reached};
-use crate::pipeline::{READY, effects, expected, stored_at, stored_in};
+use crate::pipeline::{KEY, READY, effects, expected, stored_at, stored_in};
 use crate::up::Laptop;
 use e2e::bed::eventually;
 use e2e::fleet::storm::{Storm, pauses, storm};
@@ -76,6 +76,38 @@ async fn saving_the_file_moves_a_laptop_from_broker_to_broker_and_back_under_loa
     assert_eq!(repeats, 0, "no request was refused\n{}", up.tail());
     said(&up, "is read to its end", SWITCHES).await;
     println!("{SWITCHES} switches, {} effects, pauses in ms: {:?}", expected(&told), pauses(&up.printed()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_command_asks_a_running_laptop_for_the_other_broker_and_the_next_start_stays_there() {
+    let laptop = Laptop::new(TWO);
+    let mut up = laptop.up().await;
+    let ask = |backend: &'static str, key: &'static str| {
+        let mut command = Product::command("pipeline-runtime", &["switch", backend, "--url", &laptop.url]).unwrap();
+        let out = command.env("API_KEY", key).output().unwrap();
+        (out.status.success(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap())
+    };
+    let (done, says) = ask("right", KEY);
+    assert!(done && says.contains("orders are written to right and read from it"), "{says}");
+    let (done, says) = ask("nowhere", KEY);
+    assert!(!done && says.contains("there are left, right"), "{says}");
+    let (done, says) = ask("left", "a key that nobody has");
+    assert!(!done && says.contains("401"), "{says}");
+    // What was asked for beside the document holds until the document asks for something else.
+    up.kill();
+    let again = laptop.up().await;
+    assert!(again.printed().contains("in the place of backend right"), "{}", again.tail());
+    laptop.edit(&towards("right"));
+    let rules = || async {
+        let http = e2e::http(Duration::from_secs(5));
+        let answer = http.get(format!("{}/admin/backend-mode", laptop.url)).header("X-API-Key", KEY).send().await?;
+        let mode: serde_json::Value = answer.error_for_status()?.json().await?;
+        anyhow::ensure!(mode["requested"]["by"] == "spec.backend" && mode["backend"] == "right", "{mode}");
+        Ok(())
+    };
+    eventually("the document rules again", READY, rules).await.unwrap();
+    laptop.edit(&towards("left"));
+    said(&again, "moving from right to left: spec.backend asks for it", 1).await;
 }
 
 /// Kafka to another Kafka and back, several times, by the real operator; the two have other numbers of partitions.

@@ -1,8 +1,9 @@
 //! The front door: a request gets its id, shows its key and finds a place, or is turned away.
 
 use super::ApiState;
+use super::body;
 use super::errors::{Answer, Problem, REQUEST_ID, respond};
-use super::{body, keys};
+use super::keys::{HEADER, Keys};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -70,11 +71,21 @@ where
     F: FnOnce(Call) -> Work,
     Work: Future<Output = Result<Answer, Problem>>,
 {
+    let keys = api.keys.load_full();
+    answer_for(&keys, api, request, work).await
+}
+
+/// The same for whoever has one of these keys.
+pub(super) async fn answer_for<F, Work>(keys: &Keys, api: Arc<ApiState>, request: Request, work: F) -> Response<Body>
+where
+    F: FnOnce(Call) -> Work,
+    Work: Future<Output = Result<Answer, Problem>>,
+{
     let (head, body) = request.into_parts();
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let (id, admitted) = match RequestId::of(&head.headers) {
         Ok(id) => {
-            let admitted = admit(&api, &head.headers);
+            let admitted = admit(&api, keys, &head.headers);
             (id, admitted)
         }
         Err(problem) => (RequestId::random(), Err(problem)),
@@ -91,10 +102,10 @@ where
     response
 }
 
-fn admit(api: &ApiState, headers: &HeaderMap) -> Result<(Arc<str>, OwnedSemaphorePermit), Problem> {
-    let principal = match headers.get(keys::HEADER) {
+fn admit(api: &ApiState, keys: &Keys, headers: &HeaderMap) -> Result<(Arc<str>, OwnedSemaphorePermit), Problem> {
+    let principal = match headers.get(HEADER) {
         None => return Err(unauthorized("an API key is required: send it in the X-API-Key header")),
-        Some(key) => api.keys.load().principal(key.as_bytes()),
+        Some(key) => keys.principal(key.as_bytes()),
     };
     let Some(principal) = principal else {
         return Err(unauthorized("the key in X-API-Key is not known here"));

@@ -2,7 +2,7 @@
 //!
 //! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` and `list` are the Orders dialect,
 //! `accept` brings an event to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
-//! like, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//! like, `admin` is for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
 //!
 //! What a client can rely on:
 //! - 202 is answered only when the broker has acknowledged; the answer to the same request is the same from any pod.
@@ -13,6 +13,7 @@
 //!   where there are more, `next` is the path of the page behind it.
 
 mod accept;
+mod admin;
 mod body;
 mod call;
 mod errors;
@@ -25,6 +26,7 @@ mod orders;
 pub mod server;
 mod strict;
 
+pub use admin::Admin;
 pub use health::Health;
 pub use keys::{Keys, KeysError};
 pub use server::{Limits, serve};
@@ -58,6 +60,7 @@ pub struct ApiState {
     publisher: Publisher,
     store: Arc<dyn Store>,
     keys: Arc<ArcSwap<Keys>>,
+    admin: Option<Admin>,
     health: Arc<Health>,
     recent: Arc<idempotency::Recent>,
     places: Arc<Semaphore>,
@@ -72,6 +75,8 @@ pub struct ApiParts {
     pub publisher: Publisher,
     pub store: Arc<dyn Store>,
     pub keys: Arc<ArcSwap<Keys>>,
+    /// None: there are no routes for administrators.
+    pub admin: Option<Admin>,
     /// Someone must run [`Health::watch`]: until it has seen the broker, everything is answered 503.
     pub health: Arc<Health>,
 }
@@ -104,13 +109,14 @@ pub enum ApiError {
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, publisher, store, keys, health } = parts;
+        let ApiParts { contract, publisher, store, keys, admin, health } = parts;
         Ok(Arc::new(ApiState {
             contract,
             settings: ArcSwap::from_pointee(Settings::of(config)?),
             publisher,
             store,
             keys,
+            admin,
             health,
             recent: idempotency::Recent::new(),
             places: Arc::new(Semaphore::new(PLACES)),
@@ -152,6 +158,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
     Router::new()
         .route("/orders", get(list::list).post(orders::create))
         .route("/orders/{orderId}", get(orders::read).patch(orders::change))
+        .route("/admin/backend-mode", get(admin::read_backend).post(admin::ask_for_backend))
         .with_state(api)
         .merge(health)
         .fallback(unknown_route)

@@ -6,8 +6,9 @@ use crate::broker::TopicWish;
 use crate::publish::{Gate, Publisher};
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use crds::member::BackendRequest;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::{self, Listing, Member, Observed, Outcome, Phase, Rules, Settings, Sight, Source, Step, SwitchState};
+use crds::switch::{self, Listing, Member, Observed, Outcome, Phase, Request, Rules, Settings, Sight, Source, Step, SwitchState};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,6 +95,8 @@ pub struct Local {
     pub publisher: Publisher,
     pub switching: Arc<Switching>,
     pub wishes: Vec<TopicWish>,
+    /// What is asked for over the API.
+    pub requests: watch::Sender<Option<BackendRequest>>,
 }
 
 impl Local {
@@ -104,6 +107,7 @@ impl Local {
         let changed = Arc::new(Notify::new());
         let mut keeping = JoinSet::new();
         keeping.spawn(keep(self.publisher.clone(), self.wishes.clone(), changed.clone()));
+        let mut requested = self.requests.subscribe();
         let mut complaint = None;
         loop {
             let state = self.switching.states().borrow().clone();
@@ -133,6 +137,7 @@ impl Local {
             tokio::select! {
                 () = changed.notified() => {}
                 () = self.switching.told() => {}
+                _ = requested.changed() => {}
                 () = sleep_until(until.map_or(next_look, |until| (began + until).min(next_look))) => {}
                 Ok(()) = stop.changed(), if !leaving => {}
             }
@@ -142,6 +147,8 @@ impl Local {
     fn step(&self, state: &Arc<SwitchState>, sight: &mut Sight, now: Duration, leaving: bool) -> Step {
         let config = self.config.load();
         let switching = &config.switching;
+        let request = self.requests.borrow().clone();
+        let requests: Vec<Request> = request.into_iter().map(asked).collect();
         let settings = Settings {
             rules: Rules::in_force(),
             prepare_deadline: PREPARE_DEADLINE,
@@ -157,7 +164,7 @@ impl Local {
         let listing = Listing { after: state.revision(), members: vec![me] };
         let observed = Observed {
             spec: &config.backend,
-            requests: &[],
+            requests: &requests,
             obstacle: None,
             listing: Some(&listing),
             // The file is all there is.
@@ -183,6 +190,10 @@ impl Local {
         tell(before, &next);
         self.publisher.gate().observe(Source::Quorum, &next);
     }
+}
+
+fn asked(BackendRequest { backend, by, at, revision }: BackendRequest) -> Request {
+    Request { backend: backend.0.into(), by: by.into(), at: at.into(), revision }
 }
 
 /// What has happened, for people.

@@ -1,4 +1,5 @@
 use crate::broker::{Broker, BrokerError, TopicWish};
+use futures::future::join_all;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -12,8 +13,9 @@ pub async fn usable(broker: &dyn Broker, wishes: &[TopicWish]) -> Result<(), Str
     let late = |_| format!("{name} does not answer within {ANSWER_WITHIN:?}");
     timeout(ANSWER_WITHIN, broker.connected()).await.map_err(late)?.map_err(|error| error.to_string())?;
     let made = timeout(ANSWER_WITHIN, broker.ensure_topics(wishes)).await.map_err(late)?;
-    for wish in wishes {
-        let facts = timeout(ANSWER_WITHIN, broker.topic(&wish.name)).await.map_err(late)?.map_err(|error| error.to_string())?;
+    let all = join_all(wishes.iter().map(|wish| timeout(ANSWER_WITHIN, broker.topic(&wish.name)))).await;
+    for (wish, facts) in wishes.iter().zip(all) {
+        let facts = facts.map_err(late)?.map_err(|error| error.to_string())?;
         let Some(facts) = facts else {
             let missing = BrokerError::NoTopic { backend: name.into(), topic: wish.name.clone(), partitions: wish.partitions };
             let why = made.as_ref().err().map(|error| format!(" (making it failed: {error})"));

@@ -69,6 +69,13 @@ pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, ke
         }
         writeln!(text, "  curl http://{address}/orders -H \"X-API-Key: {shown}\" --json {}", quoted(example))?;
         writeln!(text, "  curl \"http://{address}/orders?limit=5\" -H \"X-API-Key: {shown}\"")?;
+        if let Some(other) = config.backends.iter().find(|backend| backend.name != *config.backend) {
+            writeln!(
+                text,
+                "  pipeline-runtime switch {} --url http://{address}    (or save the document with another spec.backend)",
+                other.name
+            )?;
+        }
     }
     writeln!(text, "Ctrl-C ends it; the next `up` goes on where it stopped.")?;
     Ok(text)

@@ -1,8 +1,8 @@
 //! What a pod writes to, and how it takes part in the switch between several backends.
 
-use super::parts::{Beside, wishes};
-use crate::control::Switching;
+use super::parts::{Beside, Live, wishes};
 use crate::control::kubernetes::{self, Member};
+use crate::control::{Requests, Switching};
 use crate::publish::{Brokers, Gate, Publisher};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -50,8 +50,6 @@ impl Membership {
             );
             return alone(brokers);
         };
-        // Several of the libraries bring one; an error means that it is chosen already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = kube::Client::try_default().await.context("finding the API server, which tells of switches")?;
         let member = kubernetes::join(kubernetes::Pod { client, name, uid, started, file }, config, kind(role)).await;
         let gate = member.gate().clone();
@@ -66,6 +64,13 @@ impl Membership {
         let task = beside.spawn(async move { running.run(told, obeyed, wishes).await });
         tracing::info!(backend = &*writing, "this pod takes part in switches between {} backends", config.backends.len());
         Ok(Membership { publisher, switching: Some(switching), member: Some((member, task)) })
+    }
+
+    /// Where someone may ask this pod for another backend.
+    pub fn requests(&self, live: &Live) -> Option<Requests> {
+        let (member, _) = self.member.as_ref()?;
+        let states = self.publisher.gate().states()?;
+        Some(Requests { config: live.config.clone(), states, asked: member.requests() })
     }
 
     /// When nothing more is written by this process: nobody has to wait for it.

@@ -2,6 +2,7 @@
 //!
 //! Here the parts are put together, started and ended in the right order. Nothing here handles a message.
 
+mod ask;
 mod credentials;
 mod engines;
 mod greeting;
@@ -10,6 +11,7 @@ mod parts;
 mod pod;
 mod up;
 
+pub use ask::{SwitchFlags, run as switch};
 #[cfg(test)]
 pub(crate) use parts::{Live, wishes};
 pub use pod::{PodFlags, run as pod};

@@ -65,15 +65,21 @@ pub type Beside = JoinSet<()>;
 pub fn keys(secret: &SecretRef, secrets: &Secrets, otherwise: Option<&str>, beside: &mut Beside) -> anyhow::Result<Arc<ArcSwap<Keys>>> {
     let folder = secrets.folder(secret);
     if folder.exists() {
-        let keys = Arc::new(ArcSwap::from_pointee(Keys::read(&folder)?));
-        beside.spawn(keys::follow(keys.clone(), folder, credentials::EVERY));
-        return Ok(keys);
+        return keys_in(secret, secrets, beside);
     }
     let key = secrets.environment().get("API_KEY").or(otherwise);
     let key = key.with_context(|| {
         format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, folder.display())
     })?;
     Ok(Arc::new(ArcSwap::from_pointee(Keys::new([(ENVIRONMENT_PRINCIPAL, key)])?)))
+}
+
+/// Those of a mounted Secret, which is followed.
+pub fn keys_in(secret: &SecretRef, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Arc<ArcSwap<Keys>>> {
+    let folder = secrets.folder(secret);
+    let keys = Arc::new(ArcSwap::from_pointee(Keys::read(&folder)?));
+    beside.spawn(keys::follow(keys.clone(), folder, credentials::EVERY));
+    Ok(keys)
 }
 
 pub fn wishes(topics: &[TopicConfig]) -> Vec<TopicWish> {

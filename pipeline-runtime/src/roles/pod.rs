@@ -2,9 +2,9 @@
 
 use super::engines::Engines;
 use super::membership::Membership;
-use super::parts::{Beside, Live, keys, make_topics, wishes};
+use super::parts::{Beside, Live, keys, keys_in, make_topics, wishes};
 use super::{GRACE, SETTLE, credentials, stopped, told_to_stop};
-use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
+use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::kafka::{Kafka, KafkaSettings, Publishing};
 use crate::config::{Environment, Secrets, Source, follow};
@@ -182,6 +182,13 @@ impl Pod {
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let keys = keys(&api.keys, &self.secrets, None, &mut self.beside)?;
         let store = store(&config, &self.secrets, &mut self.beside).await?;
+        let admin = match &api.admin_keys {
+            Some(secret) => {
+                let keys = keys_in(secret, &self.secrets, &mut self.beside)?;
+                Some(Admin { keys, requests: self.membership.requests(&self.live) })
+            }
+            None => None,
+        };
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
         let publisher = self.publisher();
         let health = Health::new(publisher.broker().name(), strict);
@@ -190,7 +197,7 @@ impl Pod {
             // Without a database each API process keeps a view of its own, read from the topics.
             self.engines(store.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
         }
-        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, health };
+        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, admin, health };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
         self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));

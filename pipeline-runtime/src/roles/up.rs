@@ -5,11 +5,11 @@ use super::greeting::{self, DEV_KEY, Key};
 use super::parts::{Beside, Live, keys, make_topics, wishes};
 use super::pod::{self, generator, settle};
 use super::{GRACE, stopped, told_to_stop};
-use crate::api::{ApiParts, ApiState, Health, Limits, health, router, serve};
+use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::config::{Environment, Secrets, Source, document};
-use crate::control::{Kept, Local, Switching, local_gate};
+use crate::control::{Kept, Local, Requests, Switching, local_gate};
 use crate::generator::Counters;
 use crate::publish::{Brokers, Gate, Publisher};
 use crate::sqlite::{Database, Place};
@@ -18,6 +18,7 @@ use crate::store::sqlite::SqliteStore;
 use anyhow::Context;
 use crds::Role;
 use crds::document::Purpose;
+use crds::member::BackendRequest;
 use crds::pipeline::Idempotency;
 use crds::role::Opened;
 use crds::runtime_config::{RuntimeConfig, SECRETS_DIR, StoreConfig};
@@ -203,12 +204,9 @@ impl Up {
         let place =
             if flags.live { Grounds::live(&config, flags, secrets, &mut beside).await? } else { Grounds::built_in(&config, flags).await? };
         make_topics_now(&place.broker, &config, &mut beside).await;
-        if flags.live {
-            // The others are looked at when they are switched to.
-        } else {
-            for broker in place.brokers.all_opened() {
-                make_topics_now(&broker, &config, &mut beside).await;
-            }
+        // With --live those of another one are made when it is switched to.
+        for broker in place.brokers.all_opened().into_iter().filter(|broker| broker.name() != place.broker.name()) {
+            make_topics_now(&broker, &config, &mut beside).await;
         }
         let mut listener = None;
         if config.api.is_some() {
@@ -232,8 +230,9 @@ impl Up {
         // The worker ends after the others: dead letters and emits go through the same publisher.
         let (first, last) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut roles = Roles::new();
+        let asked = watch::Sender::new(None);
         let api = match listener {
-            Some(listener) => Some(self.spawn_api(&config, listener, &publisher, &first, &mut roles)?),
+            Some(listener) => Some(self.spawn_api(&config, listener, &publisher, &asked, &first, &mut roles)?),
             None => None,
         };
         if config.generator.is_some() {
@@ -249,7 +248,7 @@ impl Up {
         }
         if let Some(switching) = switching {
             let (config, kept, wishes) = (self.live.config.clone(), self.place.kept.clone(), wishes(&config.topics));
-            let local = Local { config, kept, publisher: publisher.clone(), switching, wishes };
+            let local = Local { config, kept, publisher: publisher.clone(), switching, wishes, requests: asked.clone() };
             // Beside the API: what is held when the process is told to stop goes on.
             let stop = first.subscribe();
             roles.spawn(async move {
@@ -294,17 +293,23 @@ impl Up {
         config: &RuntimeConfig,
         listener: TcpListener,
         publisher: &Publisher,
+        asked: &watch::Sender<Option<BackendRequest>>,
         stop: &watch::Sender<bool>,
         roles: &mut Roles,
     ) -> anyhow::Result<Arc<ApiState>> {
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict);
         self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.store.clone()), health::EVERY));
+        let keys = keys(&api.keys, &self.secrets, Some(DEV_KEY), &mut self.beside)?;
+        let states = publisher.gate().states();
+        let requests = states.map(|states| Requests { config: self.live.config.clone(), states, asked: asked.clone() });
         let parts = ApiParts {
             contract: self.live.contract.clone(),
             publisher: publisher.clone(),
             store: self.place.store.clone(),
-            keys: keys(&api.keys, &self.secrets, Some(DEV_KEY), &mut self.beside)?,
+            // Whoever has the key of a laptop is its administrator.
+            admin: Some(Admin { keys: keys.clone(), requests }),
+            keys,
             health,
         };
         let state = ApiState::new(config, parts)?;

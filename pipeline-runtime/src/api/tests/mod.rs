@@ -43,6 +43,7 @@ fn process_on(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeSt
     let health = Health::new("test", false);
     health.set(health::Links::default());
     let parts = ApiParts {
+        admin: None,
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(config).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
         store: store.clone(),
