@@ -10,6 +10,9 @@ pub mod control;
 pub mod generator;
 pub mod publish;
 pub mod roles;
+#[cfg(all(test, feature = "simulation"))]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod simulation;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;

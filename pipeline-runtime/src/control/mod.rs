@@ -14,6 +14,8 @@ mod prepare;
 mod requests;
 mod switching;
 
+#[cfg(all(test, feature = "simulation"))]
+pub use keeper::keep;
 pub use local::{Kept, Local, gate as local_gate};
 pub use requests::Requests;
 pub use switching::Switching;

@@ -1,12 +1,13 @@
 //! The gate: whether messages may be handed to a broker now, and to which one. With one backend it stands open until the pod stops;
 //! with several it obeys the state of the switch.
 
+use super::states::{States, Teller};
 use crds::member::Answer;
 use crds::switch::{self, Admit, Closed, Opening, Source, SwitchState, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// The most messages that wait at a held gate. All that the API, the generator and the worker can have in work at once is less.
@@ -25,7 +26,7 @@ struct Switched {
     protocol: Mutex<switch::Gate>,
     began: Instant,
     /// What the protocol has taken as news.
-    states: watch::Sender<Arc<SwitchState>>,
+    states: Teller,
     /// There may be another answer to the coordinator.
     news: Notify,
     waiting: AtomicUsize,
@@ -80,7 +81,7 @@ impl Gate {
         let switched = Switched {
             protocol: Mutex::new(protocol),
             began,
-            states: watch::Sender::new(state),
+            states: Teller::new(state),
             news: Notify::new(),
             waiting: AtomicUsize::new(0),
             queue: tokio::sync::Mutex::default(),
@@ -124,15 +125,13 @@ impl Gate {
         let _waiting = switched.wait()?;
         let in_turn = async {
             let _turn = switched.queue.lock().await;
-            let mut states = switched.states.subscribe();
+            let mut states = switched.states.follow();
             loop {
-                states.mark_unchanged();
                 match self.enter() {
                     Err(NotNow::Held) => {}
                     result => return result,
                 }
-                // The sender is part of the gate.
-                let _ = states.changed().await;
+                states.changed().await;
             }
         };
         let result = timeout_at(until, in_turn).await.unwrap_or(Err(NotNow::Held));
@@ -155,7 +154,7 @@ impl Gate {
         self.shut.store(true, Ordering::SeqCst);
         if let Some(switched) = &self.switched {
             switched.protocol().stop();
-            switched.states.send_modify(|_| {}); // those who wait look again
+            switched.states.wake();
             switched.news.notify_one();
         }
     }
@@ -182,7 +181,7 @@ impl Gate {
         let obeyed = protocol.observe(source, state, switched.now());
         if obeyed {
             // Under the lock: two that come in at once are told in their order.
-            switched.states.send_replace(state.clone());
+            switched.states.tell(state.clone());
             switched.news.notify_one();
         }
         obeyed
@@ -193,7 +192,7 @@ impl Gate {
         let Some(switched) = &self.switched else { return };
         if switched.protocol().tick(switched.now()) {
             tracing::warn!("the gate of this pod is shut or open again, by when it last heard of the API server");
-            switched.states.send_modify(|_| {}); // those who wait look again
+            switched.states.wake();
         }
     }
 
@@ -205,8 +204,8 @@ impl Gate {
     }
 
     /// The states that are obeyed, as they come.
-    pub fn states(&self) -> Option<watch::Receiver<Arc<SwitchState>>> {
-        self.switched.as_ref().map(|switched| switched.states.subscribe())
+    pub fn states(&self) -> Option<States> {
+        self.switched.as_ref().map(|switched| switched.states.follow())
     }
 
     /// Until there may be another answer.

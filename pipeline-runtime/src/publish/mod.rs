@@ -4,6 +4,7 @@ mod brokers;
 mod gate;
 mod publisher;
 mod seal;
+mod states;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
@@ -13,3 +14,4 @@ pub use brokers::Brokers;
 pub use gate::{Gate, NotNow, Pass};
 pub use publisher::Publisher;
 pub use seal::{Unsealed, seal};
+pub use states::States;

@@ -6,13 +6,13 @@ use super::WorkerHealth;
 use crate::broker::{Incoming, Position};
 use crate::codec::attribute;
 use crate::control::Switching;
+use crate::publish;
 use crds::pipeline::Producers;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::{Reader, Reading, Seals, SwitchState, Take};
+use crds::switch::{Reader, Reading, Seals, Take};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// While something drains, nothing waits longer for its next attempt: all wait for the slowest event.
@@ -104,8 +104,8 @@ impl Fence {
     }
 }
 
-/// The states of the switch as they come. Where there is no switch, or nobody tells of it any more, none ever comes.
-pub struct States(Option<watch::Receiver<Arc<SwitchState>>>);
+/// The states of the switch as they come. Where there is no switch none ever comes.
+pub struct States(Option<publish::States>);
 
 impl States {
     pub fn of(switching: Option<&Arc<Switching>>) -> States {
@@ -114,12 +114,9 @@ impl States {
 
     /// A state that was not there at the last call, or at the beginning. Cancel-safe.
     pub async fn changed(&mut self) {
-        if let Some(states) = &mut self.0 {
-            if states.changed().await.is_ok() {
-                return;
-            }
-            self.0 = None;
+        match &mut self.0 {
+            Some(states) => states.changed().await,
+            None => std::future::pending().await,
         }
-        std::future::pending().await
     }
 }
