@@ -55,7 +55,7 @@ async fn ask(call: Call, requests: Requests) -> Result<Answer, Problem> {
         return Err(Problem::field("backend", format!("{:?} is not among spec.backends: there are {}", wish.backend, known.join(", "))));
     }
     let mut states = requests.states.clone();
-    let before = states.borrow_and_update().clone();
+    let before = states.borrow();
     if *before.asked().backend == *wish.backend {
         return Answer::json(StatusCode::OK, &shown(&before));
     }
@@ -68,8 +68,8 @@ async fn ask(call: Call, requests: Requests) -> Result<Answer, Problem> {
     tracing::info!(backend = wish.backend, by = &*principal, "another backend is asked for");
     let rules = states.wait_for(|state| *state.asked().backend == *wish.backend);
     match timeout(TAKEN_UP_WITHIN, rules).await {
-        Ok(Ok(state)) => Answer::json(StatusCode::ACCEPTED, &shown(&state)),
-        _ => Err(Problem::unknown_outcome(
+        Ok(state) => Answer::json(StatusCode::ACCEPTED, &shown(&state)),
+        Err(_) => Err(Problem::unknown_outcome(
             "the request is not taken up yet: it is when the operator is there; see GET /admin/backend-mode",
             5,
         )),

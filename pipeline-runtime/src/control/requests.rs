@@ -1,7 +1,7 @@
+use crate::publish::States;
 use arc_swap::ArcSwap;
 use crds::member::BackendRequest;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::SwitchState;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Requests {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
-    pub states: watch::Receiver<Arc<SwitchState>>,
+    pub states: States,
     /// Goes to whoever coordinates.
     pub asked: watch::Sender<Option<BackendRequest>>,
 }

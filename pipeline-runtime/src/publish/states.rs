@@ -73,4 +73,15 @@ impl States {
             news.await;
         }
     }
+
+    /// The first that fits, from the latest one on. Cancel-safe.
+    pub async fn wait_for(&mut self, fits: impl Fn(&SwitchState) -> bool) -> Arc<SwitchState> {
+        loop {
+            let latest = self.borrow();
+            if fits(&latest) {
+                return latest;
+            }
+            self.changed().await;
+        }
+    }
 }

@@ -109,9 +109,14 @@ impl Cluster {
         self.look(|kept| kept.away_until.is_some_and(|until| Instant::now() < until))
     }
 
-    /// Somebody deletes the state. The pods keep to the last one; a leader makes it again from what is mirrored.
+    /// Somebody deletes the state. The pods keep to the last one; a leader makes it again from what is mirrored. Not once more before
+    /// what was made again is mirrored: a rebuilt Hold is opened unmirrored, and then pods have seen what is more than two revisions
+    /// above the mirror.
     pub fn delete(&self) {
-        self.change(|kept| kept.gone = kept.mirror.is_some());
+        self.change(|kept| {
+            let latest = kept.states.last().map_or(0, |state| state.revision());
+            kept.gone |= kept.mirror.as_ref().is_some_and(|mirror| latest <= mirror.revision() + 2);
+        });
     }
 
     pub fn ask_for(&self, backend: &'static str) {
@@ -168,7 +173,9 @@ impl Cluster {
     pub async fn make(&self) -> Result<(), Failed> {
         let make = |kept: &mut Kept| {
             if let Some(mirror) = kept.mirror.as_ref().filter(|_| kept.gone) {
-                kept.states.push(Arc::new(SwitchState::rebuilt(mirror)));
+                let state = SwitchState::rebuilt(mirror);
+                tracing::info!(state = serde_json::to_string(&state).unwrap_or_default(), "the state is made again");
+                kept.states.push(Arc::new(state));
                 kept.gone = false;
             }
         };
