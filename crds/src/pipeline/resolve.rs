@@ -15,7 +15,7 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
         namespace: pipeline.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
         backend: spec.backend_in_use().map(|b| b.name.0.clone()).unwrap_or_default(),
         backends: spec.backends.clone(),
-        switching: spec.switching.as_ref().map(switching).unwrap_or_default(),
+        switching: switching(spec),
         topics: topics(spec),
         events: spec.events.iter().enumerate().map(|(index, event)| spec.event_config(index, event)).collect(),
         store: store(spec.store.as_ref(), &name),
@@ -27,10 +27,16 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
     }
 }
 
-fn switching(switching: &Switching) -> SwitchingConfig {
+fn switching(spec: &OrderPipelineSpec) -> SwitchingConfig {
     let default = SwitchingConfig::default();
-    let drain = switching.drain.deadline.parse().filter(|_| switching.drain.on_deadline == OnDrainDeadline::Proceed);
-    SwitchingConfig { hold_deadline: GoDuration::or(Some(&switching.hold_deadline), default.hold_deadline), drain_deadline: drain }
+    let asked = spec.switching.as_ref();
+    let own = spec.worker.is_some() && spec.topics.iter().any(|topic| topic.producers == Producers::Pipeline);
+    let proceed = asked.filter(|asked| asked.drain.on_deadline == OnDrainDeadline::Proceed);
+    SwitchingConfig {
+        hold_deadline: GoDuration::or(asked.map(|asked| &asked.hold_deadline), default.hold_deadline),
+        // Where nothing of the pipeline's own is read, nothing can be drained.
+        drain_deadline: if own { proceed.and_then(|asked| asked.drain.deadline.parse()) } else { Some(Duration::ZERO) },
+    }
 }
 
 impl Topic {

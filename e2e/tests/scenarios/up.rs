@@ -188,7 +188,7 @@ fn curl_lines(readme: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_examples_work_as_they_stand() {
-    for (example, least) in [("quickstart", 4), ("orders", 5)] {
+    for (example, least) in [("quickstart", 4), ("orders", 5), ("two-brokers", 3)] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
         let laptop = Laptop::new(&std::fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
         let _up = laptop.up_with(None).await;

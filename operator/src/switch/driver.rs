@@ -211,6 +211,13 @@ impl Driver {
     /// Nobody writes now, so this is short: who is a member is known from Prepare, and the watch says who has answered.
     async fn hold(&mut self, map: StateMap) -> Result<Next, Error> {
         self.inbox.keep(true); // it is already, unless somebody else has prepared
+        if matches!(map.state.phase(), Phase::Hold { restored: true, .. }) {
+            // Deleted once more, it has to be rebuilt from this one: pods that obey it would take an older one for no news.
+            let Some(mut view) = View::read(&self.context, &self.wanted).await? else { return Ok(Next::Wait(None)) };
+            if view.mirrored(&map.state) < map.state.revision() {
+                self.show(&mut view, &map.state, None, &[]).await?;
+            }
+        }
         let known = |roll: &Roll| map.state.same_lineage(&roll.lineage) && (roll.after >= map.state.since() || roll.followed);
         let mut looked = false;
         if !self.roll.as_ref().is_some_and(|roll| known(roll) && !roll.is_empty()) {
@@ -332,7 +339,7 @@ impl Driver {
         let listing = self.roll.as_ref().filter(|roll| state.same_lineage(&roll.lineage)).map(Roll::listing);
         let switching = &self.wanted.config.switching;
         let settings = Settings {
-            rules: Default::default(),
+            rules: crds::switch::Rules::in_force(),
             prepare_deadline: PREPARE,
             hold_deadline: switching.hold_deadline,
             drain_deadline: switching.drain_deadline,

@@ -87,7 +87,7 @@ impl Roll {
         for listed in self.listed.values_mut() {
             if let Some(spec) = &listed.spec {
                 let pod = by_name.get(&spec.pod.name).map(|pod| as_seen(pod));
-                listed.counts = counts(Default::default(), &spec.pod, pod.as_ref());
+                listed.counts = counts(crds::switch::Rules::in_force(), &spec.pod, pod.as_ref());
             }
         }
         self.strangers = pods.iter().filter(|pod| !ended(pod) && !obeys(pod)).map(|pod| pod.name_any()).collect();
