@@ -3,12 +3,15 @@
 
 use super::{NotAllowed, Outcome, Phase, Request, Rule, Rules, SwitchState};
 use crate::member::{Answer, AnswerKind, Reports};
+use crate::runtime_config::SwitchingConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Before the second attempt; doubled before each further one.
 const BACKOFF: Duration = Duration::from_secs(5);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// Until every pod has said whether it can use the target. Nobody waits meanwhile: it may be a broker that is slow to connect to.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -17,6 +20,14 @@ pub struct Settings {
     pub hold_deadline: Duration,
     /// Workers go on after so long although the old broker is not drained. None: they drain it however long it takes.
     pub drain_deadline: Option<Duration>,
+}
+
+impl Settings {
+    /// As the document says.
+    pub fn of(config: &SwitchingConfig) -> Settings {
+        let SwitchingConfig { hold_deadline, drain_deadline } = *config;
+        Settings { rules: Rules::in_force(), prepare_deadline: PREPARE_DEADLINE, hold_deadline, drain_deadline }
+    }
 }
 
 /// What there is to know besides the state.

@@ -1,6 +1,7 @@
 //! Which backend is asked for. `spec.backend` rules until someone asks for another outside of it, and again as soon as it is changed.
 
 use super::SwitchState;
+use crate::member::BackendRequest;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -36,6 +37,12 @@ pub struct Request {
     pub at: Arc<str>,
     /// The revision that the asker saw. So old requests are told from new ones without comparing clocks.
     pub revision: u64,
+}
+
+impl From<BackendRequest> for Request {
+    fn from(BackendRequest { backend, by, at, revision }: BackendRequest) -> Request {
+        Request { backend: backend.0.into(), by: by.into(), at: at.into(), revision }
+    }
 }
 
 impl SwitchState {

@@ -2,7 +2,7 @@
 
 use crate::killed::{plan, reached};
 use crate::pipeline::{KEY, READY, effects, expected, stored_at, stored_in};
-use crate::up::Laptop;
+use crate::up::{DOCUMENT, Laptop};
 use e2e::bed::eventually;
 use e2e::fleet::storm::{Storm, pauses, storm};
 use e2e::fleet::{self, Fleet, Shape};
@@ -13,28 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// A laptop with two brokers, both built in.
-const TWO: &str = r#"
-apiVersion: orderpipeline.dev/v1alpha1
-kind: OrderPipeline
-metadata: {name: laptop}
-spec:
-  backend: left
-  backends:
-  - {name: left, kafka: {bootstrapServers: "left:9092"}}
-  - {name: right, kafka: {bootstrapServers: "right:9092"}}
-  topics: [{name: orders}]
-  events:
-  - name: OrderCreated
-  - name: OrderStatusChanged
-    set: {status: data.status}
-    append: {history: data.status}
-  api: {}
-  worker: {}
-"#;
-
+/// The document of a laptop with two brokers, both built in, on its way to this one.
 fn towards(backend: &str) -> String {
-    TWO.replace("backend: left", &format!("backend: {backend}"))
+    let two = |address: &str| format!("{{name: {address}, kafka: {{bootstrapServers: \"{address}:9092\"}}}}");
+    let one = "backends: [{name: kafka, kafka: {bootstrapServers: \"kafka:9092\"}}]";
+    assert!(DOCUMENT.contains(one));
+    DOCUMENT.replace(one, &format!("backend: {backend}\n  backends: [{}, {}]", two("left"), two("right")))
 }
 
 async fn stored_all(laptop: &Laptop, told: &[Told]) {
@@ -61,7 +45,7 @@ async fn said(up: &Product, what: &str, times: usize) {
 async fn saving_the_file_moves_a_laptop_from_broker_to_broker_and_back_under_load() {
     const ORDERS: usize = 6_000;
     const SWITCHES: usize = 8;
-    let laptop = Laptop::new(TWO);
+    let laptop = Laptop::new(&towards("left"));
     let up = laptop.up().await;
     let progress = Arc::new(AtomicUsize::new(0));
     let load = tokio::spawn(load::run(Plan { orders: ORDERS, ..plan(vec![laptop.url.clone()], "s") }, progress.clone()));
@@ -80,7 +64,7 @@ async fn saving_the_file_moves_a_laptop_from_broker_to_broker_and_back_under_loa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_command_asks_a_running_laptop_for_the_other_broker_and_the_next_start_stays_there() {
-    let laptop = Laptop::new(TWO);
+    let laptop = Laptop::new(&towards("left"));
     let mut up = laptop.up().await;
     let ask = |backend: &'static str, key: &'static str| {
         let mut command = Product::command("pipeline-runtime", &["switch", backend, "--url", &laptop.url]).unwrap();

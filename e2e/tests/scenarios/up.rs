@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-const DOCUMENT: &str = r#"
+pub const DOCUMENT: &str = r#"
 apiVersion: orderpipeline.dev/v1alpha1
 kind: OrderPipeline
 metadata: {name: laptop}

@@ -25,15 +25,15 @@ impl Asked {
             }
         });
         for request in members.filter_map(|member| member.request.clone()).chain(annotation) {
-            let BackendRequest { backend, by, at, revision } = request;
+            let request = Request::from(request);
             // From before the one that rules: it is over, whatever it says.
-            if revision < state.asked().since {
+            if request.revision < state.asked().since {
                 continue;
             }
-            if wanted.has_backend(&backend.0) {
-                asked.requests.push(Request { backend: backend.0.into(), by: by.into(), at: at.into(), revision });
+            if wanted.has_backend(&request.backend) {
+                asked.requests.push(request);
             } else {
-                asked.ignored.push(format!("{by} asked for {}, which spec.backends does not have: ignored", backend.0));
+                asked.ignored.push(format!("{} asked for {}, which spec.backends does not have: ignored", request.by, request.backend));
             }
         }
         asked.abandon = abandon.as_deref().and_then(|text| match text.trim().parse() {

@@ -17,8 +17,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// Until every pod has said whether it can use the target.
-const PREPARE: Duration = Duration::from_secs(30);
 /// In a Hold no list may take longer: what is decided without it is decided in time.
 const LIST_IN_HOLD: Duration = Duration::from_millis(500);
 /// Steps of one go. There are never more than a few: this only bounds a mistake.
@@ -337,13 +335,7 @@ impl Driver {
             roll.follow(state, &letters.members);
         }
         let listing = self.roll.as_ref().filter(|roll| state.same_lineage(&roll.lineage)).map(Roll::listing);
-        let switching = &self.wanted.config.switching;
-        let settings = Settings {
-            rules: crds::switch::Rules::in_force(),
-            prepare_deadline: PREPARE,
-            hold_deadline: switching.hold_deadline,
-            drain_deadline: switching.drain_deadline,
-        };
+        let settings = Settings::of(&self.wanted.config.switching);
         let observed = Observed {
             spec: &self.wanted.config.backend,
             requests: &asked.requests,

@@ -22,8 +22,6 @@ use uuid::Uuid;
 const FILE: &str = "switch.json";
 /// How soon a changed document is noticed.
 const LOOK: Duration = Duration::from_millis(200);
-/// Nobody waits while a target is prepared: it may be a broker that is slow to connect to.
-const PREPARE_DEADLINE: Duration = Duration::from_secs(30);
 /// There is no API server to be cut off from.
 const NEVER: Duration = Duration::MAX;
 
@@ -146,15 +144,8 @@ impl Local {
 
     fn step(&self, state: &Arc<SwitchState>, sight: &mut Sight, now: Duration, leaving: bool) -> Step {
         let config = self.config.load();
-        let switching = &config.switching;
-        let request = self.requests.borrow().clone();
-        let requests: Vec<Request> = request.into_iter().map(asked).collect();
-        let settings = Settings {
-            rules: Rules::in_force(),
-            prepare_deadline: PREPARE_DEADLINE,
-            hold_deadline: switching.hold_deadline,
-            drain_deadline: switching.drain_deadline,
-        };
+        let requests: Vec<Request> = self.requests.borrow().clone().into_iter().map(Request::from).collect();
+        let settings = Settings::of(&config.switching);
         let me = Member {
             name: "this process".into(),
             counts: true,
@@ -190,10 +181,6 @@ impl Local {
         tell(before, &next);
         self.publisher.gate().observe(Source::Quorum, &next);
     }
-}
-
-fn asked(BackendRequest { backend, by, at, revision }: BackendRequest) -> Request {
-    Request { backend: backend.0.into(), by: by.into(), at: at.into(), revision }
 }
 
 /// What has happened, for people.

@@ -32,7 +32,7 @@ struct Switched {
     waiting: AtomicUsize,
     /// Those who wait, one behind the other: they go on in the order in which they came.
     queue: tokio::sync::Mutex<()>,
-    /// Since when somebody waits, and under which revision of the phase.
+    /// Since when somebody waits.
     pause: Mutex<Option<Instant>>,
 }
 
@@ -191,7 +191,9 @@ impl Gate {
     pub fn tick(&self) {
         let Some(switched) = &self.switched else { return };
         if switched.protocol().tick(switched.now()) {
-            tracing::warn!("the gate of this pod is shut or open again, by when it last heard of the API server");
+            tracing::warn!(
+                "this pod accepts writes only while it hears from the API server: it has been cut off for too long, or hears it again; see the pod's way to it"
+            );
             switched.states.wake();
         }
     }
