@@ -10,7 +10,7 @@ pub mod control;
 pub mod generator;
 pub mod publish;
 pub mod roles;
-#[cfg(all(test, feature = "simulation"))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod simulation;
 pub mod sqlite;

@@ -14,7 +14,7 @@ mod prepare;
 mod requests;
 mod switching;
 
-#[cfg(all(test, feature = "simulation"))]
+#[cfg(test)]
 pub use keeper::keep;
 pub use local::{Kept, Local, gate as local_gate};
 pub use requests::Requests;

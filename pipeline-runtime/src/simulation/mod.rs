@@ -2,8 +2,8 @@
 //! publishers and workers, and the real coordinator, on one thread whose clock jumps from one event to the next. All that happens
 //! follows from one number, so what went wrong once goes wrong again:
 //!
-//! `SEED=n cargo test -p pipeline-runtime --features simulation --lib simulation` runs that one and tells what is left undone;
-//! `SEEDS=1000000 cargo test ...` runs so many, from `FIRST` on (0), on all cores.
+//! `SEED=n cargo test --workspace --lib simulation -- --nocapture` runs that one again and tells what is left undone;
+//! `./e2e/run simulation` runs a million (`SEEDS`), from `FIRST` on, on all cores.
 //!
 //! - `dice`: the randomness; `pulse`: whether a process lives, or stands still.
 //! - `broker`, `store`, `cluster`: what is outside of the product, in memory, slow and unreliable.

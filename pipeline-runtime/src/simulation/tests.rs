@@ -27,7 +27,9 @@ spec:
 ";
 
 /// How many seeds a plain `cargo test` tries.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
+/// How far a long run is.
+const TOLD_EVERY: u64 = 10_000;
 /// And how many at the most until it is noticed that something was left out.
 const SEEDS_TO_NOTICE: u64 = 1000;
 
@@ -72,7 +74,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn replay(seed: u64) -> String {
-    format!("again: SEED={seed} cargo test -p pipeline-runtime --features simulation --lib simulation -- --nocapture")
+    format!("again: SEED={seed} cargo test --workspace --lib simulation -- --nocapture")
 }
 
 #[test]
@@ -103,6 +105,9 @@ fn whatever_fails_nothing_accepted_is_lost_doubled_or_reordered_and_every_switch
                     seen.0.taken_back += run.switches.taken_back;
                     seen.0.while_draining += run.switches.while_draining;
                     seen.1 += run.took.as_secs();
+                    if (seed - first + 1).is_multiple_of(TOLD_EVERY) {
+                        println!("{} seeds: {seen:?}", seed - first + 1);
+                    }
                     if !run.broken.is_empty() {
                         *failed.lock().unwrap() = Some((seed, run.broken));
                     }

@@ -86,8 +86,8 @@ async fn backlog(shared: &Shared) -> Option<u64> {
 
 /// Forgets what the store need not remember, and buries the updates whose order never came.
 pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
-    // Workers that start together tidy at different times; in the simulation nothing is left to chance.
-    let spread = || if cfg!(feature = "simulation") { 0.5 } else { rand::random::<f64>() };
+    // Workers that start together tidy at different times; in a simulation nothing is left to chance.
+    let spread = || if cfg!(test) { 0.5 } else { rand::random::<f64>() };
     while shared.sleep(TIDY_EVERY.mul_f64(0.75 + 0.5 * spread())).await {
         // All engines have one store.
         if !shared.active() {
