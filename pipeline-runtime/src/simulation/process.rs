@@ -213,7 +213,6 @@ async fn read(world: &World, process: &Process, brokers: &[Arc<dyn Broker>], pub
         };
         worker::run(deps, pending())
     });
-    for ended in join_all(engines).await {
-        panic!("a worker ended: {ended:?}");
-    }
+    let ended = join_all(engines).await;
+    panic!("a worker ended: {ended:?}");
 }
