@@ -7,8 +7,12 @@ use crate::proxy::Proxy;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
@@ -145,6 +149,29 @@ impl Kafka {
         Ok(())
     }
 
+    /// Gives a topic other settings than it was made with; those that are not named go back to the cluster's.
+    pub async fn set_topic(&self, name: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(name));
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        for changed in self.admin()?.alter_configs([&topic], &AdminOptions::new()).await? {
+            changed.map_err(|(_, why)| anyhow::anyhow!("changing topic {name}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        for deleted in self.admin()?.delete_topics(&[name], &AdminOptions::new()).await? {
+            deleted.map_err(|(topic, why)| anyhow::anyhow!("deleting topic {topic}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// All that a topic holds now, partition by partition.
+    pub async fn messages(&self, topic: &str) -> Result<Vec<OwnedMessage>> {
+        let (config, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || read_all(config, &topic)).await?
+    }
+
     pub fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
         Ok(self.client().create()?)
     }
@@ -268,6 +295,31 @@ impl Kafka {
         }
         Ok(running)
     }
+}
+
+fn read_all(mut config: ClientConfig, topic: &str) -> Result<Vec<OwnedMessage>> {
+    const WITHIN: Duration = Duration::from_secs(30);
+    let reader: BaseConsumer = config.set("group.id", "nobody").set("enable.auto.commit", "false").create()?;
+    let metadata = reader.fetch_metadata(Some(topic), WITHIN)?;
+    let partitions = metadata.topics().first().context("no such topic")?.partitions().len();
+    let (mut assigned, mut left) = (TopicPartitionList::new(), HashMap::new());
+    for number in 0..i32::try_from(partitions)? {
+        let (low, high) = reader.fetch_watermarks(topic, number, WITHIN)?;
+        if low < high {
+            assigned.add_partition_offset(topic, number, Offset::Offset(low))?;
+            left.insert(number, high);
+        }
+    }
+    reader.assign(&assigned)?;
+    let mut messages = Vec::new();
+    while !left.is_empty() {
+        let message = reader.poll(WITHIN).context("the broker sends no more, and has more")??;
+        if left.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+            left.remove(&message.partition());
+        }
+        messages.push(message.detach());
+    }
+    Ok(messages)
 }
 
 impl Ports {

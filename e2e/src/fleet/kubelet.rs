@@ -1,6 +1,7 @@
 //! A kubelet for one namespace: every pod is a process of this machine, with the files, the token and the variables that its
 //! container would have. A process that ends is started again; a pod that is deleted is told to end.
 
+use super::machine::Machine;
 use super::service::Ready;
 use super::{KEY, NAMESPACE, PIPELINE};
 use crate::bed::{ControlPlane, Room, free_port};
@@ -56,10 +57,15 @@ pub struct Container {
 impl Kubelet {
     pub fn start(cluster: &ControlPlane, client: Client, room: Arc<Room>, service: Ready) -> Result<Kubelet> {
         let pods = Pods::default();
+        let mut machine = Machine::new(&client);
         let node = Node { kubeconfig: cluster.kubeconfig(), bind: cluster.binder(), client, room, service, pods: pods.clone() };
         let looking = tokio::spawn(async move {
             loop {
-                if let Err(error) = node.look().await {
+                let looked = async {
+                    machine.say().await?;
+                    node.look(&machine).await
+                };
+                if let Err(error) = looked.await {
                     eprintln!("kubelet: {error:#}");
                 }
                 sleep(LOOK).await;
@@ -93,6 +99,11 @@ impl Kubelet {
 
     pub fn signal(&self, pod: &str, signal: Signal) -> Result<()> {
         self.pods().get(pod).and_then(|running| running.process.as_ref()).context("no such pod")?.signal(signal)
+    }
+
+    /// Resident memory of a pod's process, in KiB: now, and the most there has been.
+    pub fn memory_kib(&self, pod: &str) -> Result<(u64, u64)> {
+        self.pods().get(pod).and_then(|running| running.process.as_ref()).context("no such pod")?.memory_kib()
     }
 
     /// What all pods have printed so far, by their names.
@@ -131,7 +142,7 @@ struct Node {
 }
 
 impl Node {
-    async fn look(&self) -> Result<()> {
+    async fn look(&self, machine: &Machine) -> Result<()> {
         self.mount().await?;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let pods = api.list(&ListParams::default()).await?.items;
@@ -139,6 +150,7 @@ impl Node {
             let name = pod.name_any();
             let known = lock(&self.pods).contains_key(&name);
             if !known && pod.metadata.deletion_timestamp.is_none() {
+                machine.bind(pod).await?;
                 self.adopt(pod)?;
             }
             self.tend(&api, pod).await.with_context(|| name)?;
@@ -302,7 +314,7 @@ enum News {
     Ask(String),
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -2,22 +2,26 @@
 //! clusters and PostgreSQL.
 
 mod kubelet;
+mod machine;
+mod operator;
 mod service;
 pub mod storm;
 
 pub use kubelet::{Container, Kubelet};
 pub use service::Service;
 
-use crate::bed::{ControlPlane, Kafka, Postgres, Room, client_of, eventually, free_port};
-use crate::product::Product;
+use crate::bed::{ControlPlane, Kafka, Postgres, Room, client_of, eventually};
 use crate::proxy::Proxy;
 use anyhow::{Context, Result};
+use crds::member::{Answer, PipelineMember};
 use crds::switch::names::{STATE_FILE, state_config_map};
 use crds::switch::{Phase, SwitchState};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
 use kube::{Api, Client};
-use serde_json::Value as Json;
-use std::path::{Path, PathBuf};
+use operator::Operator;
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,21 +29,19 @@ pub const NAMESPACE: &str = "orders";
 pub const PIPELINE: &str = "shop";
 pub const KEY: &str = "fleet-key";
 const READY: Duration = Duration::from_secs(120);
-const OPERATOR_NAMESPACE: &str = "orderpipeline-system";
 
 /// One pipeline between two Kafka clusters, `left` and `right`, each behind a proxy.
 pub struct Fleet {
     // in the order in which they have to end
     pub service: Service,
     pub kubelet: Kubelet,
-    operator: Product,
+    operator: Operator,
     pub left: (Kafka, Proxy),
     pub right: (Kafka, Proxy),
     pub postgres: Postgres,
     client: Client,
     cluster: ControlPlane,
     room: Arc<Room>,
-    kubeconfig: PathBuf,
 }
 
 /// What a test may want otherwise.
@@ -50,19 +52,19 @@ pub struct Shape {
     pub left_partitions: usize,
     pub right_partitions: usize,
     pub hold_deadline: &'static str,
-    /// More of the document's spec.
-    pub more: &'static str,
+    /// What of the document reads otherwise: this, and that in its place.
+    pub changes: Vec<(&'static str, String)>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { apis: 2, workers: 2, left_partitions: 6, right_partitions: 6, hold_deadline: "1s", more: "" }
+        Shape { apis: 2, workers: 2, left_partitions: 6, right_partitions: 6, hold_deadline: "1s", changes: Vec::new() }
     }
 }
 
-fn document(shape: &Shape, left: &str, right: &str) -> String {
-    let Shape { apis, workers, hold_deadline, more, .. } = shape;
-    format!(
+fn document(shape: &Shape, left: &str, right: &str) -> Result<String> {
+    let Shape { apis, workers, hold_deadline, changes, .. } = shape;
+    let document = format!(
         r#"
 apiVersion: orderpipeline.dev/v1alpha1
 kind: OrderPipeline
@@ -82,8 +84,12 @@ spec:
   store: {{postgres: {{urlSecretRef: {{name: db, key: url}}}}}}
   api: {{replicas: {apis}}}
   worker: {{replicas: {workers}, retry: {{attempts: 3, base: 100ms}}}}
-{more}"#
-    )
+"#
+    );
+    changes.iter().try_fold(document, |document, (from, to)| {
+        anyhow::ensure!(document.contains(from), "the document has no {from:?}");
+        Ok(document.replace(from, to))
+    })
 }
 
 impl Fleet {
@@ -99,27 +105,33 @@ impl Fleet {
         let default = format!("{}/../config/default", env!("CARGO_MANIFEST_DIR"));
         cluster.kubectl(&["apply", "--server-side", "-k", &default])?;
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
-        let kubeconfig = cluster.kubeconfig_for(OPERATOR_NAMESPACE, "orderpipeline-operator")?;
-        let operator = operator(&room, &kubeconfig).await?;
+        let kubeconfig = cluster.kubeconfig_for(operator::NAMESPACE, "orderpipeline-operator")?;
+        let operator = Operator::start(room.clone(), kubeconfig).await?;
         cluster.kubectl(&["create", "namespace", NAMESPACE])?;
         let secret = |name: &str, value: &str| {
             cluster.kubectl(&["-n", NAMESPACE, "create", "secret", "generic", name, &format!("--from-literal={value}")])
         };
         secret("db", &format!("url={}", postgres.url()))?;
         secret(&format!("{PIPELINE}-api-keys"), &format!("test={KEY}"))?;
-        cluster.apply(&document(&shape, &left.0.proxied(), &right.0.proxied()))?;
+        cluster.apply(&document(&shape, &left.0.proxied(), &right.0.proxied())?)?;
         let client = client_of(&cluster.kubeconfig()).await?;
         let service = Service::start().await?;
         let kubelet = Kubelet::start(&cluster, client.clone(), room.clone(), service.ready())?;
-        let fleet = Fleet { service, kubelet, operator, left, right, postgres, client, cluster, room, kubeconfig };
-        let pods = shape.apis + shape.workers;
+        let fleet = Fleet { service, kubelet, operator, left, right, postgres, client, cluster, room };
+        fleet.ready(shape.apis + shape.workers).await?;
+        Ok(fleet)
+    }
+
+    /// Until there are so many pods, all of them ready.
+    pub async fn ready(&self, pods: usize) -> Result<()> {
         let running = || async {
-            let ready = fleet.kubelet.containers().iter().filter(|container| container.ready).count();
-            anyhow::ensure!(ready == pods, "{ready} of {pods} pods are ready\n{}", fleet.kubelet.tails());
+            let containers = self.kubelet.containers();
+            let ready = containers.iter().filter(|container| container.ready).count();
+            let all = containers.len();
+            anyhow::ensure!(ready == pods && all == pods, "{ready} of {all} pods are ready, not {pods}\n{}", self.kubelet.tails());
             Ok(())
         };
-        eventually("the pods are ready", READY, running).await.with_context(|| fleet.operator.tail())?;
-        Ok(fleet)
+        eventually("the pods are ready", READY, running).await.with_context(|| self.operator.tail())
     }
 
     pub fn url(&self) -> String {
@@ -132,8 +144,38 @@ impl Fleet {
 
     /// Asks for a backend as a person does.
     pub fn switch_to(&self, backend: &str) -> Result<()> {
-        let patch = format!(r#"{{"spec":{{"backend":"{backend}"}}}}"#);
-        self.kubectl(&["patch", "op", PIPELINE, "--type=merge", "-p", &patch]).map(drop)
+        self.patch(&json!({"spec": {"backend": backend}}))
+    }
+
+    /// Changes the document.
+    pub fn patch(&self, patch: &Json) -> Result<()> {
+        self.kubectl(&["patch", "op", PIPELINE, "--type=merge", "-p", &patch.to_string()]).map(drop)
+    }
+
+    /// Reason and message of condition Switching.
+    pub fn said_of_switch(&self) -> Result<(String, String)> {
+        let pipeline = self.pipeline()?;
+        let conditions = pipeline["status"]["conditions"].as_array().context("no conditions")?;
+        let condition = conditions.iter().find(|condition| condition["type"] == "Switching").context("nothing is said of the switch")?;
+        let word = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
+        Ok((word("reason"), word("message")))
+    }
+
+    /// What each pod answers to the switch.
+    pub async fn answers(&self) -> Result<BTreeMap<String, Answer>> {
+        let members: Api<PipelineMember> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let members = members.list(&ListParams::default()).await?;
+        Ok(members.into_iter().filter_map(|member| Some((member.spec.pod.name, member.spec.answer?))).collect())
+    }
+
+    /// What pods find of a key of a Secret.
+    pub fn mounted(&self, secret: &str, key: &str) -> Option<String> {
+        std::fs::read_to_string(self.room.path().join("secrets").join(secret).join(key)).ok()
+    }
+
+    /// What the operator has printed so far.
+    pub fn operator_printed(&self) -> String {
+        self.operator.printed()
     }
 
     pub async fn state(&self) -> Result<SwitchState> {
@@ -165,22 +207,10 @@ impl Fleet {
 
     /// kill -9, and another one at once.
     pub async fn replace_operator(&mut self) -> Result<()> {
-        self.operator.kill();
-        self.operator = operator(&self.room, &self.kubeconfig).await?;
-        Ok(())
+        self.operator.replace().await
     }
 
     pub fn database(&self) -> (String, String) {
         (self.postgres.url(), PIPELINE.to_owned())
     }
-}
-
-async fn operator(room: &Room, kubeconfig: &Path) -> Result<Product> {
-    let port = free_port()?.to_string();
-    let arguments = ["run", "--lease-seconds", "5", "--lease-namespace", OPERATOR_NAMESPACE, "--health-port", &port];
-    let mut command = Product::command("operator", &arguments)?;
-    command.env("KUBECONFIG", kubeconfig);
-    let mut operator = Product::start("operator", room, command)?;
-    operator.ready(&format!("http://127.0.0.1:{port}/healthz"), READY).await?;
-    Ok(operator)
 }

@@ -8,5 +8,6 @@ mod pipeline;
 mod poison;
 mod same_request;
 mod stopping;
+mod switch_limits;
 mod switching;
 mod up;

@@ -217,6 +217,11 @@ pub trait Broker: Send + Sync + 'static {
 
     async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, BrokerError>;
 
+    /// Only how many partitions a topic has: for whoever must not wait for the rest.
+    async fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
+        Ok(self.topic(topic).await?.map(|facts| facts.partitions))
+    }
+
     /// Creates the topics that are missing; leaves the others as they are.
     async fn ensure_topics(&self, wishes: &[TopicWish]) -> Result<(), BrokerError>;
 

@@ -6,16 +6,19 @@ use tokio::time::timeout;
 /// How long a broker may take over one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+const REACH: &str = "check its address in spec.backends, that it runs, and that pods get there";
+const LOGIN: &str = "check its login in spec.backends, the Secret that it names, and what that user may do";
+
 /// Whether a broker can be used as it will be: it answers, lets us in, and its topics take what the pipeline writes. If not, why, in a
 /// sentence. Topics that are missing are made where that is allowed.
 pub async fn usable(broker: &dyn Broker, wishes: &[TopicWish]) -> Result<(), String> {
     let name = broker.name();
-    let late = |_| format!("{name} does not answer within {ANSWER_WITHIN:?}");
-    timeout(ANSWER_WITHIN, broker.connected()).await.map_err(late)?.map_err(|error| error.to_string())?;
+    let late = |_| format!("{name} does not answer within {ANSWER_WITHIN:?}; {REACH}");
+    timeout(ANSWER_WITHIN, broker.connected()).await.map_err(late)?.map_err(|error| advised(&error))?;
     let made = timeout(ANSWER_WITHIN, broker.ensure_topics(wishes)).await.map_err(late)?;
     let all = join_all(wishes.iter().map(|wish| timeout(ANSWER_WITHIN, broker.topic(&wish.name)))).await;
     for (wish, facts) in wishes.iter().zip(all) {
-        let facts = facts.map_err(late)?.map_err(|error| error.to_string())?;
+        let facts = facts.map_err(late)?.map_err(|error| advised(&error))?;
         let Some(facts) = facts else {
             let missing = BrokerError::NoTopic { backend: name.into(), topic: wish.name.clone(), partitions: wish.partitions };
             let why = made.as_ref().err().map(|error| format!(" (making it failed: {error})"));
@@ -27,4 +30,13 @@ pub async fn usable(broker: &dyn Broker, wishes: &[TopicWish]) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+/// What is wrong, and where to look.
+fn advised(error: &BrokerError) -> String {
+    match error {
+        BrokerError::Unreachable { .. } => format!("{error}; {REACH}"),
+        BrokerError::Refused { .. } => format!("{error}; {LOGIN}"),
+        _ => error.to_string(),
+    }
 }

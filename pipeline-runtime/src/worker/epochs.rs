@@ -97,12 +97,12 @@ async fn own_partitions(shared: &Shared) -> Result<Vec<Partition>, BrokerError> 
     let silent = |_| BrokerError::Unreachable { backend: broker.name().into(), reason: format!("no answer within {ASK_DEADLINE:?}") };
     let mut partitions = Vec::new();
     for name in &shared.own {
-        let facts = timeout(ASK_DEADLINE, broker.topic(name)).await.map_err(silent)??;
+        let count = timeout(ASK_DEADLINE, broker.partitions(name)).await.map_err(silent)??;
         let config = shared.deps.config.load();
         let wanted = config.topic(name).map_or(0, |topic| topic.partitions);
-        let facts = facts.ok_or_else(|| BrokerError::NoTopic { backend: broker.name().into(), topic: name.clone(), partitions: wanted })?;
+        let count = count.ok_or_else(|| BrokerError::NoTopic { backend: broker.name().into(), topic: name.clone(), partitions: wanted })?;
         let topic: Arc<str> = name.as_str().into();
-        partitions.extend((0..facts.partitions).map(|number| Partition { topic: topic.clone(), number }));
+        partitions.extend((0..count).map(|number| Partition { topic: topic.clone(), number }));
     }
     Ok(partitions)
 }

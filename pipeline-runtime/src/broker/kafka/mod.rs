@@ -16,12 +16,14 @@ mod topics;
 
 pub use settings::{Auth, KafkaSettings, Publishing, Tls};
 
-use super::{Broker, BrokerError, Commit, Completion, Consumer, ConsumerOptions, Outgoing, Position, TopicFacts, TopicWish};
+use super::{Broker, BrokerError, Commit, Completion, Consumer, ConsumerMode, ConsumerOptions, Outgoing, Position, TopicFacts, TopicWish};
 use async_trait::async_trait;
 use link::Link;
 use producer::Producing;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use std::sync::Arc;
+use reading::Member;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// The longest that a question to the cluster may take.
@@ -32,6 +34,8 @@ pub struct Kafka {
     settings: Arc<KafkaSettings>,
     link: Arc<Link>,
     producing: Arc<Producing>,
+    /// Those of this process that are members of a group: they know who keeps its commits.
+    members: Mutex<HashMap<String, Weak<Member>>>,
 }
 
 impl Kafka {
@@ -40,7 +44,11 @@ impl Kafka {
         let settings = Arc::new(settings);
         let link = Link::watch(&settings)?;
         let producing = Arc::new(Producing::new(settings.clone(), link.clone())?);
-        Ok(Kafka { settings, link, producing })
+        Ok(Kafka { settings, link, producing, members: Mutex::default() })
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<String, Weak<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs what blocks where it may block.
@@ -85,6 +93,11 @@ impl Broker for Kafka {
         self.ask(move |settings, link| topics::facts(settings, link, &name)).await
     }
 
+    async fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
+        let topic = topic.to_string();
+        self.ask(move |settings, link| topics::partitions(link, &settings.name, &topic)).await
+    }
+
     async fn ensure_topics(&self, wishes: &[TopicWish]) -> Result<(), BrokerError> {
         let wishes = wishes.to_vec();
         self.ask(move |settings, link| topics::ensure(settings, link, &wishes)).await
@@ -92,12 +105,17 @@ impl Broker for Kafka {
 
     async fn consumer(&self, options: ConsumerOptions) -> Result<Box<dyn Consumer>, BrokerError> {
         let runtime = tokio::runtime::Handle::current();
-        self.ask(move |settings, link| reading::start(settings, link, options, runtime)).await.map(|c| Box::new(c) as Box<dyn Consumer>)
+        let mode = options.mode.clone();
+        let consumer = self.ask(move |settings, link| reading::start(settings, link, options, runtime)).await?;
+        if let ConsumerMode::Group(group) = mode {
+            self.members().insert(group, consumer.member.clone());
+        }
+        Ok(Box::new(consumer))
     }
 
     async fn committed(&self, group: &str, topics: &[String]) -> Result<Vec<Commit>, BrokerError> {
-        let (group, topics) = (group.to_string(), topics.to_vec());
-        self.ask(move |settings, link| topics::committed(settings, link, &group, &topics)).await
+        let (group, topics, member) = (group.to_string(), topics.to_vec(), self.members().get(group).cloned());
+        self.ask(move |settings, link| topics::committed(settings, link, member.and_then(|member| member.upgrade()), &group, &topics)).await
     }
 
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError> {

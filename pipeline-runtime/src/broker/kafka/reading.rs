@@ -5,7 +5,7 @@ use super::consumer::{KafkaConsumer, Shared, list};
 use super::link::Link;
 use super::rebalance::{Membership, SESSION};
 use super::{KafkaSettings, error, topics};
-use crate::broker::{BrokerError, Consumer, ConsumerMode, ConsumerOptions, Happening, Header, Incoming, Partition, Position};
+use crate::broker::{BrokerError, ConsumerMode, ConsumerOptions, Happening, Header, Incoming, Partition, Position};
 use bytes::{Bytes, BytesMut};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -30,7 +30,7 @@ pub(super) fn start(
     link: &Link,
     options: ConsumerOptions,
     runtime: Handle,
-) -> Result<impl Consumer + use<>, BrokerError> {
+) -> Result<KafkaConsumer, BrokerError> {
     if let Some(topic) = options.topics.first() {
         link.ask_about(topic);
     }
@@ -108,7 +108,7 @@ struct Reading {
     troubled: Option<Instant>,
 }
 
-type Member = BaseConsumer<Membership>;
+pub(super) type Member = BaseConsumer<Membership>;
 
 impl Reading {
     fn run(mut self, mut member: Arc<Member>) {

@@ -1,6 +1,7 @@
 //! Questions about topics and groups, and the making of topics. Everything here blocks.
 
 use super::link::Link;
+use super::reading::Member;
 use super::{ASK_WITHIN, KafkaSettings, error};
 use crate::broker::{BrokerError, Commit, Partition, Position, TopicFacts, TopicWish};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -106,7 +107,15 @@ pub(super) fn ends(settings: &KafkaSettings, link: &Link, topic: &str) -> Result
     Ok(ends)
 }
 
-pub(super) fn committed(settings: &KafkaSettings, link: &Link, group: &str, topics: &[String]) -> Result<Vec<Commit>, BrokerError> {
+/// Asked through a `member` of the group where there is one: another client has to find the group's coordinator first, which can take
+/// the better part of a second.
+pub(super) fn committed(
+    settings: &KafkaSettings,
+    link: &Link,
+    member: Option<Arc<Member>>,
+    group: &str,
+    topics: &[String],
+) -> Result<Vec<Commit>, BrokerError> {
     let mut asked = TopicPartitionList::new();
     for topic in topics {
         if let Some(count) = partitions(link, &settings.name, topic)? {
@@ -116,13 +125,15 @@ pub(super) fn committed(settings: &KafkaSettings, link: &Link, group: &str, topi
     if asked.count() == 0 {
         return Ok(Vec::new());
     }
-    let member: BaseConsumer = settings
-        .client()
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .create()
-        .map_err(|why| error(&settings.name, "setting up a client", &why))?;
-    let answer = member.committed_offsets(asked, ASK_WITHIN);
+    let answer = match member {
+        Some(member) => member.committed_offsets(asked, ASK_WITHIN),
+        None => {
+            let mut config = settings.client();
+            config.set("group.id", group).set("enable.auto.commit", "false");
+            let client: BaseConsumer = config.create().map_err(|why| error(&settings.name, "setting up a client", &why))?;
+            client.committed_offsets(asked, ASK_WITHIN)
+        }
+    };
     let answer = answer.map_err(|why| error(&settings.name, &format!("asking what group {group} has committed"), &why))?;
     commits(&settings.name, &answer).map(|all| all.into_iter().filter_map(|(_, commit)| commit).collect())
 }
