@@ -67,7 +67,7 @@ async fn a_target_that_cannot_work_is_refused_with_the_reason_while_orders_flow_
     refused(&fleet, "away", &["cannot be reached", "check"]).await;
     right.set_topic("orders", &[("max.message.bytes", "100000")]).await.unwrap();
     refused(&fleet, "right", &["topic orders", "100000", "1048576", "raise it there"]).await;
-    refused(&fleet, "locked", &["Secret locked"]).await;
+    refused(&fleet, "locked", &["Authentication failed", "check its login", "Secret"]).await;
     right.delete_topic("orders").await.unwrap();
     refused(&fleet, "right", &["topic orders", "create it"]).await;
 
