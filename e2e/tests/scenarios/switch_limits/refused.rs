@@ -63,8 +63,8 @@ async fn a_target_that_cannot_work_is_refused_with_the_reason_while_orders_flow_
     let (right, proxy) = &fleet.right;
     proxy.set(Way::Cut);
     refused(&fleet, "right", &["cannot be reached"]).await;
-    proxy.set(Way::Open);
     refused(&fleet, "away", &["cannot be reached", "check"]).await;
+    proxy.set(Way::Open);
     right.set_topic("orders", &[("max.message.bytes", "100000")]).await.unwrap();
     refused(&fleet, "right", &["topic orders", "100000", "1048576", "raise it there"]).await;
     refused(&fleet, "locked", &["Authentication failed", "check its login", "Secret"]).await;
