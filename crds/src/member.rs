@@ -43,6 +43,20 @@ pub struct PipelineMemberSpec {
     /// Someone asked this pod (POST /admin/backend-mode) to switch the pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<BackendRequest>,
+    /// How long messages of this pod waited in the last switch in which one had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Pause>,
+}
+
+/// From the first message that waited to the first one that the broker had taken after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// The epoch that was opened.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
+    pub epoch: u64,
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
+    pub ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

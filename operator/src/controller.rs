@@ -4,6 +4,7 @@
 use crate::context::{Context, Error};
 use crate::{names, reconcile};
 use crds::OrderPipeline;
+use crds::switch::names::PIPELINE_LABEL;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -26,11 +27,13 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Runs until `shutdown`, then lets what is under way end.
 pub async fn run(context: Arc<Context>, namespace: Option<String>, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::FIELD_MANAGER));
+    // Not the state of a switch, which changes at each of its steps: its driver follows that one.
+    let no_state = watcher::Config::default().labels(&format!("{}={},!{PIPELINE_LABEL}", names::MANAGED_BY, names::FIELD_MANAGER));
     let scope = Scope { client: context.client.clone(), namespace };
     Controller::new(scope.api::<Seen>(), watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .owns(scope.api::<Deployment>(), ours.clone())
-        .owns(scope.api::<ConfigMap>(), ours.clone())
+        .owns(scope.api::<ConfigMap>(), no_state)
         .owns(scope.api::<Service>(), ours.clone())
         .owns(scope.api::<ServiceAccount>(), ours.clone())
         .owns(scope.api::<Role>(), ours.clone())

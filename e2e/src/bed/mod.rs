@@ -62,11 +62,14 @@ pub(crate) fn prepared(what: &str) -> Result<PathBuf> {
 /// Asks again and again until the answer is yes, and fails with the last refusal.
 pub async fn eventually<T, F: Future<Output = Result<T>>>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> Result<T> {
     let deadline = Instant::now() + within;
+    let mut pause = Duration::from_millis(20);
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
             Err(why) if Instant::now() > deadline => return Err(why.context(format!("{what}: not within {within:?}"))),
-            Err(_) => sleep(Duration::from_millis(20)).await,
+            // What takes longer is not asked for as often: the machine is busy with it.
+            Err(_) => sleep(pause).await,
         }
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
     }
 }

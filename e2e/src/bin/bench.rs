@@ -1,6 +1,6 @@
 //! Our API and worker beside what a careful Python team would write, on the same broker and database, in one run, in turn:
-//! `e2e/run bench`, or the binary itself with `[api|worker] [ROUNDS]`. Prints each figure and the ratios; asserts nothing, since
-//! machines differ. A first round is not counted: the broker compiles its own code while it runs.
+//! `e2e/run bench`, or the binary itself with `[api|worker|gate] [ROUNDS]`; `gate` is our API with a second backend to go to, beside our API
+//! with none. Prints each figure and the ratios; asserts nothing, since machines differ. A first round is not counted: the broker compiles its own code while it runs.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -32,6 +32,9 @@ async fn main() -> Result<()> {
     }
     if matches!(what, "all" | "worker") {
         worker(rounds).await?;
+    }
+    if matches!(what, "all" | "gate") {
+        gate(rounds).await?;
     }
     Ok(())
 }
@@ -137,6 +140,63 @@ async fn api(rounds: usize) -> Result<()> {
     let (now, most) = ours.memory_kib()?;
     println!("api: median ratio {:.1}x; our memory {} MiB now, {} MiB at most", median(&mut ratios), now / 1024, most / 1024);
     Ok(())
+}
+
+/// What it costs between switches that there could be one.
+async fn gate(rounds: usize) -> Result<()> {
+    let (kafka, room) = (Kafka::for_load().await?, Room::new("bench")?);
+    kafka.create_topic("bench", PARTITIONS).await?;
+    let here = kafka.bootstrap();
+    let one = format!("[{{name: here, kafka: {{bootstrapServers: \"{here}\"}}}}]");
+    let two = one.replace("}}]", "}}, {name: there, kafka: {bootstrapServers: \"there:9092\"}}]");
+    let mut running = Vec::new();
+    for (name, backends) in [("one", one), ("two", two)] {
+        let head = "apiVersion: orderpipeline.dev/v1alpha1\nkind: OrderPipeline\nmetadata: {name: bench}\nspec:\n";
+        let file = room.path().join(format!("{name}.yaml"));
+        let rest = format!("  topics: [{{name: bench, partitions: {PARTITIONS}}}]\n  events: [{{name: OrderCreated}}]\n  api: {{}}\n");
+        std::fs::write(&file, format!("{head}  backend: here\n  backends: {backends}\n{rest}"))?;
+        let (port, data) = (free_port()?.to_string(), room.path().join(name));
+        let mut command = Product::command(
+            "pipeline-runtime",
+            &["up", &file.to_string_lossy(), "--live", "--port", &port, "--data", &data.to_string_lossy()],
+        )?;
+        command.env("API_KEY", KEY);
+        let mut product = Product::start(name, &room, command)?;
+        let url = format!("http://127.0.0.1:{port}");
+        product.ready(&format!("{url}/readyz"), Duration::from_secs(60)).await?;
+        running.push((product, url));
+    }
+    let [(one, one_url), (two, two_url)] = &running[..] else { unreachable!("two were started") };
+    let mut ratios = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let (without, with) = if round % 2 == 1 {
+            (processor_time(one, one_url)?, processor_time(two, two_url)?)
+        } else {
+            let with = processor_time(two, two_url)?;
+            (processor_time(one, one_url)?, with)
+        };
+        if round == 0 {
+            continue;
+        }
+        let (rate, time) = (with.0 / without.0, with.1 / without.1);
+        println!(
+            "gate round {round}: {:.0} requests/s and {:.1} us of ours each, with a second backend {:.0}/s and {:.1} us: {rate:.3}x, {time:.3}x",
+            without.0, without.1, with.0, with.1
+        );
+        ratios.0.push(rate);
+        ratios.1.push(time);
+    }
+    println!("gate: median {:.3}x of the requests, {:.3}x of the processor time of each", median(&mut ratios.0), median(&mut ratios.1));
+    Ok(())
+}
+
+/// Requests a second, and the processor time of our process for each, in microseconds.
+fn processor_time(product: &Product, url: &str) -> Result<(f64, f64)> {
+    let before = product.processor_time()?;
+    let load = wrk(url)?;
+    anyhow::ensure!(load.errors == 0, "requests failed: {load:?}");
+    let used = product.processor_time()? - before;
+    Ok((load.per_second, used.as_secs_f64() * 1e6 / (load.per_second * SECONDS as f64)))
 }
 
 async fn worker(rounds: usize) -> Result<()> {

@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(200);
+/// What pods mount is brought up to date every so many looks: later than a watch tells, as by a real kubelet.
+const LOOKS_TO_MOUNT: u64 = 5;
 /// Before a process that has ended is started again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -60,10 +62,10 @@ impl Kubelet {
         let mut machine = Machine::new(&client);
         let node = Node { kubeconfig: cluster.kubeconfig(), bind: cluster.binder(), client, room, service, pods: pods.clone() };
         let looking = tokio::spawn(async move {
-            loop {
+            for number in 0_u64.. {
                 let looked = async {
                     machine.say().await?;
-                    node.look(&machine).await
+                    node.look(&machine, number.is_multiple_of(LOOKS_TO_MOUNT)).await
                 };
                 if let Err(error) = looked.await {
                     eprintln!("kubelet: {error:#}");
@@ -142,8 +144,10 @@ struct Node {
 }
 
 impl Node {
-    async fn look(&self, machine: &Machine) -> Result<()> {
-        self.mount().await?;
+    async fn look(&self, machine: &Machine, mounts: bool) -> Result<()> {
+        if mounts {
+            self.mount().await?;
+        }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let pods = api.list(&ListParams::default()).await?.items;
         for pod in &pods {

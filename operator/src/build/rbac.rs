@@ -31,7 +31,7 @@ pub fn role(blueprint: &Blueprint) -> Role {
             PolicyRule {
                 api_groups: Some(words(&[crds::pipeline::GROUP])),
                 resources: Some(words(&["pipelinemembers"])),
-                verbs: words(&["get", "create", "patch", "update", "delete"]),
+                verbs: words(&["get", "create", "update", "delete"]),
                 ..Default::default()
             },
         ]),

@@ -384,8 +384,9 @@ impl Driver {
         // Once it is known how long it took, that stays.
         let drained = view.backend.last_switch.as_ref().and_then(|last| last.drain_ms).is_some();
         let drain_ms = opened.filter(|_| !drained).and_then(|(_, at)| i64::try_from((self.context.now() - at).as_millis()).ok());
+        let pause_ms = self.roll.as_ref().and_then(|roll| roll.paused(state.newest().epoch));
         let now = Timestamp::now().to_string();
-        let shown = shown::shown(state, &view.backend, &Notes { why, ignored, drain_ms, now: &now });
+        let shown = shown::shown(state, &view.backend, &Notes { why, ignored, drain_ms, pause_ms, now: &now });
         view.show(&self.context, &self.wanted, &shown).await
     }
 

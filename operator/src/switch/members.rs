@@ -138,6 +138,12 @@ impl Roll {
         self.listed.values().filter_map(|listed| listed.spec.as_ref())
     }
 
+    /// For how long writes paused when this epoch was opened: in the pod where they did so longest.
+    pub fn paused(&self, epoch: u64) -> Option<i64> {
+        let of_epoch = self.said().filter_map(|said| said.paused).filter(|paused| paused.epoch == epoch);
+        of_epoch.filter_map(|paused| i64::try_from(paused.ms).ok()).max()
+    }
+
     pub fn listing(&self) -> Listing {
         let members = self.listed.iter().map(|(name, listed)| Member {
             name: name.as_str().into(),

@@ -28,6 +28,8 @@ pub struct Notes<'a> {
     /// Requests that cannot be followed.
     pub ignored: &'a [String],
     pub drain_ms: Option<i64>,
+    /// The longest that pods have told of.
+    pub pause_ms: Option<i64>,
     pub now: &'a str,
 }
 
@@ -85,11 +87,12 @@ fn last_switch(state: &SwitchState, before: &BackendStatus, notes: &Notes) -> Op
         Phase::Steady => {
             let last = state.last()?;
             let known = known(&last.from, &last.to);
+            let opened = !matches!(last.outcome, Outcome::Aborted | Outcome::Refused);
             Some(LastSwitch {
                 from: last.from.to_string(),
                 to: last.to.to_string(),
                 started_at: known.and_then(|known| known.started_at.clone()),
-                write_pause_ms: known.and_then(|known| known.write_pause_ms),
+                write_pause_ms: notes.pause_ms.filter(|_| opened).max(known.and_then(|known| known.write_pause_ms)),
                 drain_ms: notes.drain_ms.or(known.and_then(|known| known.drain_ms)).filter(|_| last.outcome == Outcome::Completed),
                 outcome: Some(format!("{:?}", last.outcome)),
                 message: Some(last.message.clone()).filter(|message| !message.is_empty()),
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(shown(&prepared, &first.backend, &at("10:09")), first, "nothing moves by itself");
 
         let opened = prepared.held().unwrap().opened().unwrap();
-        let draining = shown(&opened, &first.backend, &Notes { why: Some("workers drain kafka"), ..at("10:10") });
+        let draining = shown(&opened, &first.backend, &Notes { why: Some("workers drain kafka"), pause_ms: Some(41), ..at("10:10") });
         assert_eq!(draining.switching.message, "orders are written to next; workers drain kafka");
         let backend = &draining.backend;
         assert_eq!((backend.active.as_deref(), backend.writing.as_deref(), backend.epoch), (Some("kafka"), Some("next"), Some(2)));
@@ -170,6 +173,7 @@ mod tests {
         assert_eq!((done.switching.value, done.switching.reason.as_str()), ("False", "Completed"));
         let last = done.backend.last_switch.unwrap();
         assert_eq!((last.outcome.as_deref(), last.started_at.as_deref(), last.drain_ms), (Some("Completed"), Some("10:00"), Some(7)));
+        assert_eq!(last.write_pause_ms, Some(41), "although the pod that told of it may have gone");
     }
 
     #[test]
@@ -184,7 +188,9 @@ mod tests {
     fn a_failed_attempt_says_why_and_what_comes_next() {
         let aborted =
             asked().prepared().unwrap().held().unwrap().aborted(Outcome::Aborted, "shop-api-1 did not stop writing", true).unwrap();
-        let shown = shown(&aborted, &BackendStatus::default(), &Notes { why: Some("the next one comes after a pause"), ..at("10:00") });
+        let notes = Notes { why: Some("the next one comes after a pause"), pause_ms: Some(41), ..at("10:00") };
+        let shown = shown(&aborted, &BackendStatus::default(), &notes);
+        assert_eq!(shown.backend.last_switch.unwrap().write_pause_ms, None, "that was the pause of the one before");
         assert_eq!((shown.switching.value, shown.switching.reason.as_str()), ("False", "Aborted"));
         assert_eq!(shown.switching.message, "from kafka to next: shop-api-1 did not stop writing; the next one comes after a pause");
     }

@@ -2,7 +2,7 @@
 //! with several it obeys the state of the switch.
 
 use super::states::{States, Teller};
-use crds::member::Answer;
+use crds::member::{Answer, Pause};
 use crds::switch::{self, Admit, Closed, Opening, Source, SwitchState, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,9 @@ struct Switched {
     /// Those who wait, one behind the other: they go on in the order in which they came.
     queue: tokio::sync::Mutex<()>,
     /// Since when somebody waits.
-    pause: Mutex<Option<Instant>>,
+    waits_since: Mutex<Option<Instant>>,
+    /// The last pause that is over.
+    paused: Mutex<Option<Pause>>,
 }
 
 /// Why a message may not be handed over.
@@ -55,6 +57,8 @@ pub struct Pass {
     gate: Arc<Gate>,
     /// Where it goes; None where there is one backend.
     opening: Option<Arc<Opening>>,
+    /// The first one after a pause, which began then; it ends with the broker's report.
+    pause: Option<Instant>,
 }
 
 impl Pass {
@@ -85,7 +89,8 @@ impl Gate {
             news: Notify::new(),
             waiting: AtomicUsize::new(0),
             queue: tokio::sync::Mutex::default(),
-            pause: Mutex::default(),
+            waits_since: Mutex::default(),
+            paused: Mutex::default(),
         };
         Some(Arc::new(Gate::new(Some(switched))))
     }
@@ -97,7 +102,7 @@ impl Gate {
     /// A pass through the gate, if it is open now. It is counted before the gate is looked at, so that [`Gate::settle`] misses none.
     pub fn enter(self: &Arc<Self>) -> Result<Pass, NotNow> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let mut pass = Pass { gate: self.clone(), opening: None };
+        let mut pass = Pass { gate: self.clone(), opening: None, pause: None };
         if self.shut.load(Ordering::SeqCst) {
             return Err(NotNow::Shut);
         }
@@ -134,9 +139,9 @@ impl Gate {
                 states.changed().await;
             }
         };
-        let result = timeout_at(until, in_turn).await.unwrap_or(Err(NotNow::Held));
-        if let Ok(pass) = &result {
-            switched.goes_on(pass);
+        let mut result = timeout_at(until, in_turn).await.unwrap_or(Err(NotNow::Held));
+        if let Ok(pass) = &mut result {
+            pass.pause = lock(&switched.waits_since).take();
         }
         result
     }
@@ -218,6 +223,10 @@ impl Gate {
         }
     }
 
+    pub fn paused(&self) -> Option<Pause> {
+        *lock(&self.switched.as_ref()?.paused)
+    }
+
     pub fn answer(&self) -> Option<Answer> {
         self.switched.as_ref()?.protocol().answer()
     }
@@ -246,7 +255,7 @@ impl Gate {
 
 impl Switched {
     fn protocol(&self) -> MutexGuard<'_, switch::Gate> {
-        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.protocol)
     }
 
     fn now(&self) -> Duration {
@@ -259,17 +268,22 @@ impl Switched {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(NotNow::Full);
         }
-        self.pause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        lock(&self.waits_since).get_or_insert_with(Instant::now);
         Ok(Waiting(self))
     }
 
-    /// The first one that goes on ends the pause.
-    fn goes_on(&self, pass: &Pass) {
-        let Some(since) = self.pause.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let backend = pass.opening().map_or("", |opening| &*opening.backend);
-        let ms = since.elapsed().as_secs_f64() * 1000.0;
-        tracing::info!(backend, waiting = self.waiting.load(Ordering::Relaxed), "writes go on after a pause of {ms:.1} ms");
+    /// The first message after a pause is with the broker.
+    fn goes_on(&self, since: Instant, opening: &Opening) {
+        let pause = since.elapsed();
+        *lock(&self.paused) = Some(Pause { epoch: opening.epoch, ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX) });
+        self.news.notify_one();
+        let (ms, waiting) = (pause.as_secs_f64() * 1000.0, self.waiting.load(Ordering::Relaxed));
+        tracing::info!(backend = &*opening.backend, waiting, "writes go on after a pause of {ms:.1} ms");
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Waiting<'a>(&'a Switched);
@@ -278,17 +292,20 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Whoever waited has gone without going on: the next pause is measured anew.
-            self.0.pause.lock().unwrap_or_else(PoisonError::into_inner).take();
+            lock(&self.0.waits_since).take();
         }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let (Some(opening), Some(switched)) = (&self.opening, &self.gate.switched)
-            && switched.protocol().settled(opening.epoch)
-        {
-            switched.news.notify_one();
+        if let (Some(opening), Some(switched)) = (&self.opening, &self.gate.switched) {
+            if switched.protocol().settled(opening.epoch) {
+                switched.news.notify_one();
+            }
+            if let Some(since) = self.pause {
+                switched.goes_on(since, opening);
+            }
         }
         if self.gate.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.gate.settled.notify_waiters();

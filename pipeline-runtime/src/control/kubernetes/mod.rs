@@ -59,8 +59,17 @@ pub async fn join(pod: Pod, config: &RuntimeConfig, role: Role) -> Member {
     let Pod { client, name, uid, started, file } = pod;
     let pod = MemberPod { name, uid, container_started_at: started.to_rfc3339_opts(SecondsFormat::Millis, true) };
     let pipeline = Name(config.pipeline.clone());
-    let spec = PipelineMemberSpec { pipeline, role, pod: pod.clone(), connected: Vec::new(), answer: None, reports: None, request: None };
-    let members = Members { api: Api::namespaced(client.clone(), &config.namespace), pod };
+    let spec = PipelineMemberSpec {
+        pipeline,
+        role,
+        pod: pod.clone(),
+        connected: Vec::new(),
+        answer: None,
+        reports: None,
+        request: None,
+        paused: None,
+    };
+    let members = Members::new(Api::namespaced(client.clone(), &config.namespace), pod);
     let origin = Origin { states: Api::namespaced(client, &config.namespace), pipeline: config.pipeline.clone() };
     let limits = switch::Limits { purge_after: config.switching.hold_deadline / 2, cut_off_after: CUT_OFF_AFTER };
     let began = Instant::now();
@@ -172,7 +181,8 @@ impl Member {
         let mut connected: Vec<Name> = publisher.brokers().all_opened().iter().map(|broker| Name(broker.name().to_owned())).collect();
         connected.sort_by(|a, b| a.0.cmp(&b.0));
         let reports = switching.reader(|reader| reader.reports());
-        PipelineMemberSpec { connected, answer: self.gate.answer(), reports, request: self.request.borrow().clone(), ..self.spec.clone() }
+        let request = self.request.borrow().clone();
+        PipelineMemberSpec { connected, answer: self.gate.answer(), reports, request, paused: self.gate.paused(), ..self.spec.clone() }
     }
 
     /// When nothing more will be written by this process.
