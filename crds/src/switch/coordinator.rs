@@ -123,11 +123,13 @@ impl Step {
 pub fn step(settings: &Settings, state: &SwitchState, observed: &Observed, since: Since, now: Duration) -> Step {
     let look = Look { settings, state, observed, since, now };
     let step = match state.phase() {
-        Phase::Hold { target, restored } => look.hold(target, *restored),
-        // What ends a Hold is written at once. All else waits until status knows what was written before.
+        // What ends a Hold is written at once, for nobody writes meanwhile. All else waits until status knows what was written before; a Hold
+        // that was rebuilt, too: deleted once more, the state is rebuilt from status again, above all revisions that pods have seen.
+        Phase::Hold { target, restored: false } => look.hold(target, false),
         _ if observed.mirrored < state.revision() && settings.rules.keep(Rule::MirrorBeforeNext) => {
             Step::Wait { until: None, why: Some("status does not show the last step yet".into()) }
         }
+        Phase::Hold { target, restored: true } => look.hold(target, true),
         Phase::Prepare { target } => look.prepare(target),
         Phase::Steady => look.steady(),
     };

@@ -5,6 +5,7 @@
 //! - `request`: who may ask for a backend, and which request rules.
 //! - `coordinator`: the next step, from the state and what is observed. Without memory: any leader goes on from any step.
 //! - `excused`: whether a member's answer has to be waited for.
+//! - `roll`: who has to answer, and what they have said, from a list and a watch.
 //! - `gate`: in every pod: may a message be handed to a broker now, to which one, and what does the pod answer.
 //! - `reader`: in every worker: which broker is read, how far, what is sealed and what is drained.
 //! - `names`: what the objects of a switch are called.
@@ -17,6 +18,7 @@ mod gate;
 pub mod names;
 mod reader;
 mod request;
+mod roll;
 mod rules;
 mod stamp;
 mod state;
@@ -33,6 +35,7 @@ pub use excused::{Container, Pod, counts};
 pub use gate::{Admit, Closed, Gate, Limits, Opening, Source, Verdict};
 pub use reader::{Reader, Reading, Seals, Take, drained};
 pub use request::{Asked, Request};
+pub use roll::{Heard, Roll, Written};
 #[cfg(any(test, feature = "drop-rules"))]
 pub use rules::ALL_RULES;
 pub use rules::{Rule, Rules};

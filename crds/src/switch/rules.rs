@@ -13,6 +13,12 @@ pub enum Rule {
     SettleBeforeAck,
     /// Members are listed after Hold is written. Else one that joined in between is not waited for.
     ListAfterHold,
+    /// A list of before the Hold that the watch has followed will do once an answer to the Hold is heard. Else one that joined before the
+    /// Hold, and is not heard of yet, is not waited for.
+    ProvenByAnswer,
+    /// And only if that answer is heard in order. Else a watch that is taken up again tells of one that has answered before it tells of one
+    /// that writes.
+    ProvenInOrder,
     /// All that were listed have answered. Else one of them still writes to the old broker.
     WaitForAll,
     /// A container is excused only if the very one that joined has ended. Else a stale look at its pod excuses one that writes.
@@ -73,13 +79,15 @@ impl Rules {
 }
 
 #[cfg(any(test, feature = "drop-rules"))]
-pub const ALL_RULES: [Rule; 15] = [
+pub const ALL_RULES: [Rule; 17] = [
     Rule::HoldFirst,
     Rule::JoinBeforeRead,
     Rule::QuorumRead,
     Rule::OnlyNewer,
     Rule::SettleBeforeAck,
     Rule::ListAfterHold,
+    Rule::ProvenByAnswer,
+    Rule::ProvenInOrder,
     Rule::WaitForAll,
     Rule::EndedAfterJoining,
     Rule::SealAfterOpen,

@@ -11,7 +11,8 @@ pub const VERSION: u32 = 1;
 pub const MOST_OPEN: usize = 8;
 /// Characters of a message that is kept.
 const LONGEST_MESSAGE: usize = 1000;
-/// With every state but Open mirrored before the next is written, nobody can have seen more than two revisions above the mirror.
+/// With every state but a Hold mirrored before the next is written, and a rebuilt Hold too, nobody can have seen more than two revisions
+/// above the mirror.
 const UNMIRRORED: u64 = 2;
 
 /// One revision of the switch state. `epochs` are those from the active one, which workers read, to the newest, which is written to.

@@ -134,11 +134,9 @@ impl Drivers {
 
     fn member(&self, event: Result<Event<DynamicObject>, watcher::Error>) {
         match event {
-            Ok(Event::Apply(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::said(&member, true))),
-            Ok(Event::InitApply(member)) => {
-                self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::said(&member, false)))
-            }
-            Ok(Event::Delete(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::Heard::left(&member))),
+            Ok(Event::Apply(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::wrote(&member, true))),
+            Ok(Event::InitApply(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::wrote(&member, false))),
+            Ok(Event::Delete(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::left(&member))),
             Ok(Event::Init) => {}
             // What has gone meanwhile is told of by nobody.
             Ok(Event::InitDone) => self.all(),

@@ -2,13 +2,12 @@
 //! sees, and nothing else that a successor would lack: whoever leads goes on from what is written.
 
 use super::asked::Asked;
-use super::members::{Heard, Roll};
 use super::shown::{self, Notes};
 use super::state_map::{self, Found, StateMap, Trouble};
 use super::status::View;
-use super::{Wanted, told};
+use super::{Wanted, members, told};
 use crate::context::{Context, Error};
-use crds::switch::{Observed, Outcome, Phase, Settings, Sight, Step, SwitchState, step};
+use crds::switch::{Heard, Observed, Outcome, Phase, Roll, Settings, Sight, Step, SwitchState, step};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType};
 use std::collections::HashMap;
@@ -36,7 +35,7 @@ pub struct Inbox {
 struct Letters {
     /// Only while somebody is waited for: at all other times members are listed when they matter.
     kept: bool,
-    members: HashMap<String, Heard>,
+    members: HashMap<Arc<str>, Heard>,
     /// The resourceVersion of the state as last heard of; the inner None: it was deleted.
     state: Option<Option<String>>,
 }
@@ -45,7 +44,7 @@ impl Inbox {
     pub fn member(&self, name: &str, heard: Heard) {
         let mut letters = self.letters();
         if letters.kept {
-            letters.members.insert(name.to_owned(), heard);
+            letters.members.insert(name.into(), heard);
         }
         drop(letters);
         self.wake.notify_one();
@@ -62,6 +61,11 @@ impl Inbox {
         if !kept {
             letters.members.clear();
         }
+    }
+
+    /// Of each member what was heard last.
+    fn heard(&self) -> HashMap<Arc<str>, Heard> {
+        std::mem::take(&mut self.letters().members)
     }
 
     fn letters(&self) -> MutexGuard<'_, Letters> {
@@ -183,7 +187,7 @@ impl Driver {
                 // Where a pipeline with one backend has run until now: there it starts, whatever is asked for.
                 let running = view.backend.writing.as_deref().filter(|name| wanted.has_backend(name));
                 let backend = running.unwrap_or(&wanted.config.backend);
-                let roll = Roll::call(&context, &wanted.namespace, &wanted.name, (lineage.as_str().into(), 0), false).await?;
+                let roll = members::list(&context, &wanted.namespace, &wanted.name, (lineage.as_str().into(), 0), false).await?;
                 if roll.is_empty() { SwitchState::first(&lineage, backend) } else { SwitchState::anew(&lineage, backend) }
             }
         };
@@ -209,22 +213,22 @@ impl Driver {
     /// Nobody writes now, so this is short: who is a member is known from Prepare, and the watch says who has answered.
     async fn hold(&mut self, map: StateMap) -> Result<Next, Error> {
         self.inbox.keep(true); // it is already, unless somebody else has prepared
+        let mut mirrored = 0; // of no matter, unless it was rebuilt
         if matches!(map.state.phase(), Phase::Hold { restored: true, .. }) {
-            // Deleted once more, it has to be rebuilt from this one: pods that obey it would take an older one for no news.
             let Some(mut view) = View::read(&self.context, &self.wanted).await? else { return Ok(Next::Wait(None)) };
             if view.mirrored(&map.state) < map.state.revision() {
                 self.show(&mut view, &map.state, None, &[]).await?;
             }
+            mirrored = view.mirrored(&map.state);
         }
-        let known = |roll: &Roll| map.state.same_lineage(&roll.lineage) && (roll.after >= map.state.since() || roll.followed);
         let mut looked = false;
-        if !self.roll.as_ref().is_some_and(|roll| known(roll) && !roll.is_empty()) {
+        if !self.roll.as_ref().is_some_and(|roll| roll.will_do(&map.state)) {
             self.call_in_hold(&map.state).await;
             looked = true;
         }
         loop {
             let now = self.context.now();
-            let until = match self.step(&map.state, &Asked::default(), None, now) {
+            let until = match self.step(&map.state, &Asked::default(), None, mirrored, now) {
                 Step::Write(next) => return self.write(map, next).await,
                 Step::Wait { until, why } => {
                     if now >= self.look && !looked {
@@ -250,7 +254,7 @@ impl Driver {
     async fn call_in_hold(&mut self, state: &SwitchState) {
         let pods = self.context.now() >= self.look;
         let of = (state.lineage().clone(), state.revision());
-        let called = timeout(LIST_IN_HOLD, Roll::call(&self.context, &self.wanted.namespace, &self.wanted.name, of, pods)).await;
+        let called = timeout(LIST_IN_HOLD, members::list(&self.context, &self.wanted.namespace, &self.wanted.name, of, pods)).await;
         match called {
             Ok(Ok(roll)) => self.roll = Some(roll),
             Ok(Err(error)) => tracing::warn!(%error, "the members were not listed"),
@@ -284,16 +288,17 @@ impl Driver {
         if unmirrored && prepares {
             self.show(&mut view, state, None, &[]).await?;
         }
+        // What is no longer kept is no longer followed by the list of before, even if none can be made now.
+        self.roll = None;
         self.inbox.keep(prepares);
         let moves = prepares || state.asked().backend != state.newest().backend;
         let of = (state.lineage().clone(), state.revision());
-        let mut roll = Roll::call(&context, &wanted.namespace, &wanted.name, of, moves).await?;
-        roll.followed = prepares;
-        self.roll = Some(roll);
+        self.roll = Some(members::list(&context, &wanted.namespace, &wanted.name, of, moves).await?.followed(prepares));
         let asked = Asked::read(&wanted, state, self.roll.iter().flat_map(Roll::said));
         let obstacle = self.obstacle(state);
         let now = context.now();
-        let (until, why) = match self.step(state, &asked, obstacle.as_deref(), now) {
+        // What is not mirrored yet is, before anything else is written.
+        let (until, why) = match self.step(state, &asked, obstacle.as_deref(), state.revision(), now) {
             Step::Write(next) => {
                 if unmirrored && !prepares {
                     self.show(&mut view, state, None, &asked.ignored).await?;
@@ -321,28 +326,25 @@ impl Driver {
         if !self.wanted.has_backend(target) {
             return Some(format!("{target} is asked for, and spec.backends does not have it"));
         }
-        let strangers = self.roll.as_ref().map(|roll| roll.strangers.as_slice()).unwrap_or_default();
+        let strangers = self.roll.as_ref().map(Roll::strangers).unwrap_or_default();
         (!strangers.is_empty()).then(|| {
             let names = strangers.join(", ");
             format!("a switch to {target} waits until the pods are gone that were made when there was one backend only: {names}")
         })
     }
 
-    fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, now: Duration) -> Step {
+    fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, mirrored: u64, now: Duration) -> Step {
         if let Some(roll) = &mut self.roll {
-            let letters = self.inbox.letters();
-            roll.hear(&letters.members);
-            roll.follow(state, &letters.members);
+            self.inbox.heard().into_iter().for_each(|(name, heard)| roll.hear(&name, heard));
         }
-        let listing = self.roll.as_ref().filter(|roll| state.same_lineage(&roll.lineage)).map(Roll::listing);
+        let listing = self.roll.as_ref().and_then(|roll| roll.listing(state));
         let settings = Settings::of(&self.wanted.config.switching);
         let observed = Observed {
             spec: &self.wanted.config.backend,
             requests: &asked.requests,
             obstacle,
             listing: listing.as_ref(),
-            // What is not mirrored is mirrored before a step is looked for; a Hold needs no mirror to end.
-            mirrored: state.revision(),
+            mirrored,
             abandon: asked.abandon,
             leaving: self.leaving,
         };
@@ -384,7 +386,7 @@ impl Driver {
         // Once it is known how long it took, that stays.
         let drained = view.backend.last_switch.as_ref().and_then(|last| last.drain_ms).is_some();
         let drain_ms = opened.filter(|_| !drained).and_then(|(_, at)| i64::try_from((self.context.now() - at).as_millis()).ok());
-        let pause_ms = self.roll.as_ref().and_then(|roll| roll.paused(state.newest().epoch));
+        let pause_ms = self.roll.as_ref().and_then(|roll| members::paused(roll, state.newest().epoch));
         let now = Timestamp::now().to_string();
         let shown = shown::shown(state, &view.backend, &Notes { why, ignored, drain_ms, pause_ms, now: &now });
         view.show(&self.context, &self.wanted, &shown).await

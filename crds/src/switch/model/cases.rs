@@ -1,8 +1,10 @@
 //! What is looked at.
 
-use super::moves::{ENDS, LOST, ORDER, TWICE};
+use super::moves::{ENDS, LOST, Move, ORDER, Sees, TWICE};
 use super::world::Faults;
 use super::{Case, Rule, Rules};
+
+const LEAD: Move = Move::Lead { leader: 0, sight: Sees::All };
 
 const NONE: Faults = Faults {
     crashes: 0,
@@ -17,6 +19,7 @@ const NONE: Faults = Faults {
     deletions: 0,
     stale_files: 0,
     leader_deaths: 0,
+    breaks: 0,
 };
 
 fn case(name: &'static str, change: impl FnOnce(&mut Case)) -> Case {
@@ -30,6 +33,7 @@ fn case(name: &'static str, change: impl FnOnce(&mut Case)) -> Case {
         msgs: 2,
         switches: 1,
         one_pod: false,
+        begins: &[],
         ordered: true,
         partitions: 1,
         workers: 2,
@@ -37,12 +41,18 @@ fn case(name: &'static str, change: impl FnOnce(&mut Case)) -> Case {
         leaders: 1,
         prepare: false,
         purges: false,
+        follows: false,
         stale_pods: false,
         emits: false,
         faults: NONE,
     };
     change(&mut case);
     case
+}
+
+/// Of leaders that follow a list of Prepare. What workers do then is of no matter.
+fn follows(c: &mut Case) {
+    (c.follows, c.prepare, c.workers) = (true, true, 1);
 }
 
 pub fn with_all_rules() -> Vec<Case> {
@@ -90,6 +100,51 @@ pub fn with_all_rules() -> Vec<Case> {
         case("two leaders, either dies", |c| (c.leaders, c.faults.leader_deaths) = (2, 1)),
         case("two leaders, abort", |c| (c.leaders, c.one_pod, c.faults) = (2, true, Faults { aborts: 1, ..NONE })),
         case("two leaders, back", |c| (c.leaders, c.one_pod, c.switches, c.faults.leader_deaths) = (2, true, 2, 1)),
+        case("followed", follows),
+        case("followed, crash", |c| {
+            follows(c);
+            (c.one_pod, c.faults.crashes) = (true, 1);
+        }),
+        case("followed, two crash", |c| {
+            follows(c);
+            (c.msgs, c.faults.crashes) = (1, 2);
+        }),
+        case("followed, crash, stale look at containers", |c| {
+            follows(c);
+            (c.one_pod, c.stale_pods, c.faults.crashes) = (true, true, 2);
+        }),
+        case("followed, scale up", |c| {
+            follows(c);
+            (c.one_pod, c.faults.scales) = (true, 1);
+        }),
+        case("followed, scale up and down", |c| {
+            follows(c);
+            (c.one_pod, c.msgs, c.faults.scales) = (true, 1, 2);
+        }),
+        case("followed, the watch breaks off", |c| {
+            follows(c);
+            (c.one_pod, c.faults.scales, c.faults.breaks) = (true, 1, 1);
+        }),
+        case("followed, the watch breaks off, crash", |c| {
+            follows(c);
+            (c.one_pod, c.faults.crashes, c.faults.breaks) = (true, 1, 2);
+        }),
+        case("followed, the leader dies", |c| {
+            follows(c);
+            (c.one_pod, c.faults.scales, c.faults.leader_deaths) = (true, 1, 1);
+        }),
+        case("followed, two leaders, abort", |c| {
+            follows(c);
+            (c.one_pod, c.msgs, c.leaders, c.faults.scales, c.faults.aborts) = (true, 1, 2, 1, 1);
+        }),
+        case("followed, back", |c| {
+            follows(c);
+            (c.one_pod, c.msgs, c.switches, c.faults.crashes) = (true, 2, 2, 1);
+        }),
+        case("followed, rebuilt from status", |c| {
+            follows(c);
+            (c.one_pod, c.faults.scales, c.faults.deletions) = (true, 1, 1);
+        }),
         case("rebuilt from status", |c| c.faults = Faults { deletions: 1, ..NONE }),
         case("rebuilt from status, prepare", |c| (c.prepare, c.faults) = (true, Faults { deletions: 1, ..NONE })),
         case("rebuilt from status, prepare, back", |c| {
@@ -97,6 +152,10 @@ pub fn with_all_rules() -> Vec<Case> {
         }),
         case("rebuilt from status, back", |c| (c.switches, c.one_pod, c.faults) = (2, true, Faults { deletions: 1, ..NONE })),
         case("rebuilt from status, abort", |c| c.faults = Faults { deletions: 1, aborts: 1, ..NONE }),
+        case("rebuilt from status twice", |c| (c.workers, c.one_pod, c.faults.deletions) = (1, true, 2)),
+        case("rebuilt from status twice, prepare", |c| {
+            (c.prepare, c.workers, c.one_pod, c.msgs, c.faults.deletions) = (true, 1, true, 1, 2);
+        }),
     ]
 }
 
@@ -129,6 +188,14 @@ pub fn with_much_at_once() -> Vec<Case> {
         case("much at once, forced deletions, drains abandoned: nothing lost", |c| {
             much(c);
             (c.ordered, c.partitions, c.faults.ghosts, c.faults.abandons) = (false, 2, 1, 2);
+        }),
+        case("much at once, followed", |c| {
+            much(c);
+            (c.follows, c.faults.breaks) = (true, 2);
+        }),
+        case("much at once, rebuilt often", |c| {
+            much(c);
+            (c.follows, c.faults.breaks, c.faults.deletions) = (true, 1, 4);
         }),
         case("much at once, refusals", |c| {
             much(c);
@@ -166,6 +233,30 @@ pub fn without_a_rule() -> Vec<Case> {
         without("without OnlyNewer", Rule::OnlyNewer, ORDER, |c| (c.workers, c.one_pod, c.faults.stale_files) = (1, true, 1)),
         without("without SettleBeforeAck", Rule::SettleBeforeAck, ORDER, |c| (c.workers, c.one_pod) = (1, true)),
         without("without ListAfterHold", Rule::ListAfterHold, ORDER, |c| (c.workers, c.one_pod, c.faults.scales) = (1, true, 1)),
+        without("without ProvenByAnswer", Rule::ProvenByAnswer, ORDER, |c| {
+            follows(c);
+            (c.one_pod, c.faults.crashes) = (true, 1);
+            c.begins = &[Move::Crash(0), LEAD, LEAD, Move::Listen(0), Move::List(0)];
+        }),
+        without("without ProvenInOrder", Rule::ProvenInOrder, ORDER, |c| {
+            follows(c);
+            (c.one_pod, c.faults.scales, c.faults.breaks) = (true, 1, 1);
+            c.begins = &[
+                LEAD,
+                LEAD,
+                Move::Listen(0),
+                Move::List(0),
+                Move::Observe(0),
+                Move::Observe(0),
+                Move::Prepared(0, true),
+                Move::Answer(0),
+                Move::Hear(0),
+                Move::Create(1),
+                Move::Join(1),
+                Move::Read(1, 2),
+                Move::Send(1),
+            ];
+        }),
         without("without WaitForAll", Rule::WaitForAll, ORDER, |c| c.workers = 1),
         without("without EndedAfterJoining", Rule::EndedAfterJoining, ORDER, |c| {
             (c.workers, c.one_pod, c.stale_pods, c.faults.crashes) = (1, true, true, 1);

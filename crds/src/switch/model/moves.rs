@@ -35,6 +35,11 @@ pub enum Move {
     TimeOut(usize),
     Retry,
     List(usize),
+    ListWithStalePods(usize),
+    Listen(usize),
+    Rest(usize),
+    Hear(usize),
+    WatchBreaks(usize),
     Lead { leader: usize, sight: Sees },
     WriteArrives(usize),
     LeaderDies(usize),
@@ -68,7 +73,8 @@ impl Model for Case {
     type Action = Move;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self)]
+        let happened = self.begins.iter().cloned().try_fold(World::new(self), |world, action| self.next_state(&world, action));
+        vec![happened.unwrap_or_else(|| panic!("{} cannot begin with {:?}", self.name, self.begins))]
     }
 
     fn actions(&self, s: &World, out: &mut Vec<Move>) {
@@ -116,18 +122,6 @@ impl Model for Case {
     fn next_state(&self, last: &World, action: Move) -> Option<World> {
         let mut s = last.clone();
         match action {
-            Move::List(leader) => s.leaders[leader].listing = Some((s.latest().revision(), [0, 1].map(|i| s.members[i].is_some()))),
-            Move::Lead { leader, sight } => self.lead(&mut s, leader, sight)?,
-            Move::WriteArrives(leader) => {
-                let (replaces, next) = s.leaders[leader].pending.take()?;
-                if s.latest().revision() == replaces && !s.deleted || !self.compare_and_swap {
-                    s.history.push(next);
-                }
-            }
-            Move::LeaderDies(leader) => {
-                s.leaders[leader].listing = None; // what it has sent may still arrive
-                s.left.leader_deaths -= 1;
-            }
             Move::Mirror => s.mirror = s.latest().clone(),
             Move::DeleteState => {
                 s.deleted = true;
@@ -136,13 +130,23 @@ impl Model for Case {
             Move::Rebuild => {
                 s.deleted = false;
                 let rebuilt = SwitchState::rebuilt(&s.mirror);
-                assert!(
-                    rebuilt.revision() > s.latest().revision() || !self.rules.keep(Rule::MirrorBeforeNext),
-                    "it would be obeyed by nobody"
-                );
-                s.history.push(Arc::new(rebuilt));
+                // Deleted once more before it was mirrored, it comes back as it was.
+                if rebuilt != **s.latest() {
+                    let obeyed = rebuilt.revision() > s.latest().revision();
+                    assert!(obeyed || !self.rules.keep(Rule::MirrorBeforeNext), "it would be obeyed by nobody");
+                    s.history.push(Arc::new(rebuilt));
+                }
             }
             Move::Append(_) | Move::Lose(_) | Move::Accepted(_) | Move::TimeOut(_) | Move::Retry => self.on_the_way(&mut s, action)?,
+            Move::List(_)
+            | Move::ListWithStalePods(_)
+            | Move::Listen(_)
+            | Move::Rest(_)
+            | Move::Hear(_)
+            | Move::WatchBreaks(_)
+            | Move::Lead { .. }
+            | Move::WriteArrives(_)
+            | Move::LeaderDies(_) => self.leader_does(&mut s, action)?,
             Move::WorkerObserves(_)
             | Move::Seal { .. }
             | Move::Process { .. }
@@ -286,6 +290,7 @@ impl Case {
             Move::Start(i) => s.pods[i] = PodSeen { life: Life::Up, gate: new_gate(self), container: s.pods[i].container + 1 },
             Move::Join(i) => {
                 s.members[i] = Some(MemberSeen { container: s.pods[i].container, answer: None });
+                s.tell_of(self, i);
                 s.pods[i].gate.joined();
             }
             Move::Read(i, v) => {
@@ -322,6 +327,7 @@ impl Case {
                 let answer = Some((answer.revision, answer.kind));
                 (member.answer != answer).then_some(())?;
                 member.answer = answer;
+                s.tell_of(self, i);
                 if let Some((since, AnswerKind::Refused)) = answer {
                     s.refused.push(since);
                 }
@@ -340,6 +346,7 @@ impl Case {
             Move::Delete(i) => {
                 s.pods[i].life = Life::Absent;
                 s.members[i] = None;
+                s.tell_of(self, i);
                 s.left.scales -= 1;
                 s.orphan(i);
             }
@@ -352,6 +359,7 @@ impl Case {
             Move::ForceDelete(i) => {
                 s.pods[i].life = Life::Ghost;
                 s.members[i] = None;
+                s.tell_of(self, i);
                 s.left.ghosts -= 1;
             }
             Move::GhostDies(i) => {
@@ -418,95 +426,6 @@ impl Case {
             s.answered |= 1 << publish.msg;
             s.next += 1;
             s.waiting = false;
-        }
-    }
-
-    fn leader_moves(&self, s: &World, leader: usize, out: &mut Vec<Move>) {
-        let Leader { listing, pending } = &s.leaders[leader];
-        if pending.is_some() {
-            out.push(Move::WriteArrives(leader));
-            return;
-        }
-        if s.deleted {
-            return;
-        }
-        let state = s.latest();
-        let (steady, fresh) = (*state.phase() == Phase::Steady, listing.is_some_and(|(after, _)| after >= state.since()));
-        if (!steady && !fresh && (listing.is_none() || self.rules.keep(Rule::ListAfterHold)))
-            || (listing.is_none() && !self.rules.keep(Rule::ListAfterHold))
-        {
-            out.push(Move::List(leader));
-        }
-        if s.left.leader_deaths > 0 && listing.is_some() {
-            out.push(Move::LeaderDies(leader));
-        }
-        out.push(Move::Lead { leader, sight: Sees::All });
-        if !steady && self.stale_pods {
-            out.push(Move::Lead { leader, sight: Sees::StalePods });
-        }
-        if !steady && s.left.aborts > 0 {
-            out.push(Move::Lead { leader, sight: Sees::Late });
-        }
-        if steady && state.drains() && s.left.abandons > 0 {
-            out.push(Move::Lead { leader, sight: Sees::Abandon });
-        }
-    }
-
-    /// One step of the coordinator. Where Prepare is not what a case is about, all pods are taken to be ready at once.
-    fn lead(&self, s: &mut World, leader: usize, sight: Sees) -> Option<()> {
-        let before = s.latest().clone();
-        let mut next = self.step(s, &before, leader, sight)?;
-        if sight == Sees::Abandon {
-            next.last().is_some_and(|last| last.outcome == Outcome::Abandoned).then_some(())?;
-            s.left.abandons -= 1;
-        }
-        if sight == Sees::Late {
-            (*before.phase() != Phase::Steady && *next.phase() == Phase::Steady && next.newest() == before.newest()).then_some(())?;
-            s.left.aborts -= 1;
-        }
-        if !self.prepare {
-            let asks =
-                |next: &SwitchState| *next.phase() == Phase::Steady && next.newest() == before.newest() && next.asked() != before.asked();
-            while asks(&next) || matches!(next.phase(), Phase::Prepare { .. }) {
-                s.mirror = Arc::new(next.clone());
-                next = self.step(s, &next, leader, sight)?;
-            }
-        }
-        if *next.phase() == Phase::Steady && self.rules.keep(Rule::ListAfterHold) {
-            s.leaders[leader].listing = None;
-        }
-        if self.leaders > 1 {
-            s.leaders[leader].pending = Some((before.revision(), Arc::new(next)));
-        } else {
-            s.history.push(Arc::new(next));
-        }
-        Some(())
-    }
-
-    fn step(&self, s: &World, state: &SwitchState, leader: usize, sight: Sees) -> Option<SwitchState> {
-        let settings = Settings { rules: self.rules, prepare_deadline: LATE, hold_deadline: LATE, drain_deadline: None };
-        let newest = state.newest();
-        let other = BROKERS[1 - broker(&newest.backend)];
-        let spec = if newest.epoch <= u64::from(self.switches) { other } else { &newest.backend };
-        let (after, listed) = s.leaders[leader].listing.unwrap_or((0, [false; PODS]));
-        let at_once = !self.prepare && matches!(state.phase(), Phase::Prepare { .. });
-        let ready = |mut member: Member| {
-            let answer = crate::member::Answer { lineage: LINEAGE.into(), revision: state.since(), kind: AnswerKind::Ready, message: None };
-            member.answer = if at_once { Some(answer) } else { member.answer };
-            member
-        };
-        let members =
-            (0..PODS).filter(|i| listed[*i]).map(|i| ready(s.member(self, i, sight == Sees::StalePods))).chain(s.reports()).collect();
-        let listing = Listing { after: if at_once { state.since() } else { after }, members };
-        let known = after > 0 || at_once || self.rules.keep(Rule::ListAfterHold);
-        let mirrored = if at_once || *state != **s.latest() { state.revision() } else { s.mirror.revision() };
-        let abandon = (sight == Sees::Abandon).then_some(state.active().epoch);
-        let listing = known.then_some(&listing);
-        let observed = Observed { spec, requests: &[], obstacle: None, listing, mirrored, abandon, leaving: false };
-        let now = if sight == Sees::Late || *state.phase() == Phase::Steady { LATE } else { SOON };
-        match step(&settings, state, &observed, Since { phase: SOON, drain: SOON }, now) {
-            Step::Write(next) => Some(next),
-            Step::Wait { .. } | Step::Done => None,
         }
     }
 

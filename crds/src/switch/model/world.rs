@@ -1,7 +1,7 @@
 //! What there is in the model: pods with real gates, workers with real readers, leaders, brokers, one client that retries.
 
 use super::Case;
-use crate::member::{Answer, AnswerKind, MemberPod};
+use crate::member::{Answer, AnswerKind, MemberPod, PipelineMemberSpec, Role};
 use crate::switch::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,15 @@ const STAMPS: [&str; 10] = ["L:0", "L:1", "L:2", "L:3", "L:4", "L:5", "L:6", "L:
 
 pub fn stamp(epoch: u64) -> &'static str {
     STAMPS[epoch as usize]
+}
+
+/// What a pod and its member are called.
+pub fn name(pod: usize) -> Arc<str> {
+    ["0", "1"][pod].into()
+}
+
+pub fn pod_of(name: &str) -> usize {
+    usize::from(name != "0")
 }
 
 pub fn broker(name: &str) -> usize {
@@ -47,6 +56,18 @@ pub struct PodSeen {
 pub struct MemberSeen {
     pub container: u8,
     pub answer: Option<(u64, AnswerKind)>,
+}
+
+impl MemberSeen {
+    fn answer(&self) -> Option<Answer> {
+        self.answer.map(|(revision, kind)| Answer { lineage: LINEAGE.into(), revision, kind, message: None })
+    }
+}
+
+fn said(i: usize, member: &MemberSeen) -> Arc<PipelineMemberSpec> {
+    let pod = MemberPod { name: (*name(i)).into(), uid: "u".into(), container_started_at: started(member.container) };
+    let (pipeline, role, answer) = ("".into(), Role::Api, member.answer());
+    Arc::new(PipelineMemberSpec { pipeline, role, pod, answer, connected: vec![], reports: None, request: None, paused: None })
 }
 
 /// A publish on its way. `live`: its pod still waits for the answer. `appended`: the broker has it, the answer is under way.
@@ -96,8 +117,18 @@ pub struct Worker {
 pub struct Leader {
     /// The revision after which it listed, and whom.
     pub listing: Option<(u64, [bool; PODS])>,
+    /// In its place, where leaders follow.
+    pub roll: Option<Roll>,
+    /// What the watch has not told it yet of members. None: it does not listen.
+    pub letters: Option<Vec<(usize, Heard)>>,
     /// A write on its way, and the revision that it replaces.
     pub pending: Option<(u64, Arc<SwitchState>)>,
+}
+
+impl Leader {
+    pub fn forget(&mut self) {
+        (self.listing, self.roll, self.letters) = (None, None, None);
+    }
 }
 
 /// What may still go wrong.
@@ -115,6 +146,8 @@ pub struct Faults {
     pub deletions: u8,
     pub stale_files: u8,
     pub leader_deaths: u8,
+    /// Of a leader's watch on members. Taken up again, it tells of those that there are, one by one.
+    pub breaks: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -127,6 +160,8 @@ pub struct World {
     pub mirror: Arc<SwitchState>,
     pub pods: [PodSeen; PODS],
     pub members: [Option<MemberSeen>; PODS],
+    /// How often each member was written: its resourceVersion.
+    pub versions: [u64; PODS],
     pub leaders: Vec<Leader>,
     pub net: Vec<Publish>,
     pub partitions: [Vec<Partition>; 2],
@@ -164,6 +199,7 @@ impl World {
             deleted: false,
             mirror: first.clone(),
             pods: [pod(Life::Up), pod(if case.one_pod { Life::Absent } else { Life::Up })],
+            versions: [0; PODS],
             members: [member.clone(), member.filter(|_| !case.one_pod)],
             leaders: vec![Leader::default(); case.leaders],
             net: vec![],
@@ -202,8 +238,29 @@ impl World {
         self.effects.contains(&msg)
     }
 
+    /// A member was written, or is gone.
+    pub fn tell_of(&mut self, case: &Case, i: usize) {
+        if !case.follows {
+            return;
+        }
+        self.versions[i] += 1;
+        let version = Some(self.versions[i]);
+        let heard = match &self.members[i] {
+            Some(member) => Heard::Wrote { object: Written { version, said: Some(said(i, member)) }, in_order: true },
+            None => Heard::Left { version },
+        };
+        let listening = self.leaders.iter_mut().filter_map(|leader| leader.letters.as_mut());
+        listening.for_each(|letters| letters.push((i, heard.clone())));
+    }
+
+    /// The members that there are, as objects.
+    pub fn written(&self) -> impl Iterator<Item = (usize, Written)> {
+        let members = self.members.iter().enumerate().filter_map(|(i, member)| Some((i, member.as_ref()?)));
+        members.map(|(i, member)| (i, Written { version: Some(self.versions[i]), said: Some(said(i, member)) }))
+    }
+
     /// The pod and its container as the API server says it is; or said before the container was started again.
-    fn pod(&self, i: usize, stale: bool) -> Option<Pod> {
+    pub fn pod(&self, i: usize, stale: bool) -> Option<Pod> {
         let PodSeen { life, container, .. } = &self.pods[i];
         let container = match life {
             Life::Absent | Life::Ghost => return None,
@@ -222,9 +279,14 @@ impl World {
             Some(_) if self.pods[i].life == Life::Up && !stale => true,
             Some(_) => counts(case.rules, &member, self.pod(i, stale).as_ref()),
         };
-        let answer = self.members[i].as_ref().and_then(|member| member.answer);
-        let answer = answer.map(|(revision, kind)| Answer { lineage: LINEAGE.into(), revision, kind, message: None });
-        Member { name: "p".into(), counts, answer, reports: None }
+        Member { name: "p".into(), counts, answer: self.members[i].as_ref().and_then(MemberSeen::answer), reports: None }
+    }
+
+    /// As a leader knows them that follows its list. Of the workers, everything: where it is no matter, a list is made for each look.
+    pub fn followed(&self, leader: usize, state: &SwitchState) -> Listing {
+        let listing = self.leaders[leader].roll.as_ref().and_then(|roll| roll.listing(state));
+        let Listing { after, members } = listing.unwrap_or(Listing { after: 0, members: vec![] });
+        Listing { after, members: members.into_iter().chain(self.reports()).collect() }
     }
 
     /// The workers as members: what they report of the brokers.

@@ -161,7 +161,7 @@ fn a_drain_is_left_when_a_person_says_so_or_its_deadline_does() {
 
 #[test]
 fn nothing_but_the_end_of_a_hold_is_written_before_status_shows_what_was() {
-    for state in [asked_for_azure(), preparing(), opened()] {
+    for state in [asked_for_azure(), preparing(), opened(), SwitchState::rebuilt(&preparing())] {
         let ahead = Scene { mirrored: state.revision() - 1, ..scene(state, vec![reports(&[1], 1)]) };
         assert!(ahead.waits().contains("status does not show"));
     }

@@ -3,6 +3,7 @@
 mod asking;
 mod coordinating;
 mod gates;
+mod members;
 mod reading;
 mod states;
 
