@@ -5,6 +5,7 @@ use crate::switching::{settled_on, to};
 use crate::world::*;
 use anyhow::{Context, Result, ensure};
 use crds::member::PipelineMember;
+use crds::pipeline::Name;
 use crds::switch::Outcome;
 use e2e::bed::{binaries, client_of, eventually};
 use k8s_openapi::api::core::v1::Pod;
@@ -163,11 +164,12 @@ async fn a_pod_may_write_only_its_own_member() -> Result<()> {
     let said = refused(as_account.create(&post, &member(mine, mine.uid(), "shop")?).await)?;
     assert!(said.contains("bound to no pod"), "{said}");
 
-    as_pod.create(&post, &member(mine, mine.uid(), "shop")?).await?;
-    let answer = Patch::Merge(json!({"spec": {"connected": ["kafka"]}}));
-    as_pod.patch(&mine.name_any(), &PatchParams::default(), &answer).await?;
-    place.members().create(&post, &member(other, other.uid(), "shop")?).await?;
-    refused(as_pod.patch(&other.name_any(), &PatchParams::default(), &answer).await)?;
+    let mut answer = as_pod.create(&post, &member(mine, mine.uid(), "shop")?).await?;
+    answer.spec.connected.push(Name("kafka".into()));
+    as_pod.replace(&mine.name_any(), &post, &answer).await?;
+    let foreign = place.members().create(&post, &member(other, other.uid(), "shop")?).await?;
+    let said = refused(as_pod.replace(&other.name_any(), &post, &foreign).await)?;
+    assert!(said.contains("only the PipelineMember of its own name"), "{said}");
     assert!(as_pod.delete(&other.name_any(), &Default::default()).await.is_err(), "another pod's member");
     as_pod.delete(&mine.name_any(), &Default::default()).await?;
     Ok(())
