@@ -114,6 +114,12 @@ async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
     }
     let told = load.await.unwrap().unwrap();
     fleet.settled_on(target, READY).await.unwrap();
+    let shown = || async {
+        let last = fleet.pipeline()?["status"]["backend"]["lastSwitch"].clone();
+        anyhow::ensure!(last["writePauseMs"].is_number() && last["drainMs"].is_number(), "{last}");
+        Ok(())
+    };
+    eventually("status says how long it took", READY, shown).await.unwrap();
     let (url, pipeline) = fleet.database();
     let wanted = expected(&told);
     let all = || async {
