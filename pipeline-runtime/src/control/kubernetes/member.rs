@@ -27,8 +27,8 @@ impl Members {
         Members { api, pod, version: Mutex::default() }
     }
 
-    /// In the place of what this process wrote last. An apply would take the API server three times as long, while everybody waits; and
-    /// one that is late would put an old answer in the place of a new one.
+    /// In the place of what this process wrote last. One that is late, its answer long given up, finds another version there and changes
+    /// nothing: an apply would put its old answer in the place of a newer one.
     pub async fn write(&self, spec: &PipelineMemberSpec) -> Result<(), String> {
         let mut last = self.version.lock().await;
         let how = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
