@@ -47,6 +47,9 @@ pub struct Tracker {
     seals: Option<Seals>,
     /// What the broker has acknowledged.
     committed: Option<(i64, String)>,
+    /// It has done so in this assignment. What was committed before may have been set back since: by a commit of ours from an
+    /// assignment whose end we had not heard of yet, when the partition was ours again already.
+    confirmed: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,7 @@ impl Tracker {
         let Some(commit) = commit else { return Tracker { seals, ..Tracker::default() } };
         let next = commit.next.offset;
         let attempts = note.attempts.split_off(&next);
-        Tracker { events: VecDeque::new(), next: Some(next), attempts, seals, committed: Some((next, commit.metadata.clone())) }
+        Tracker { next: Some(next), attempts, seals, committed: Some((next, commit.metadata.clone())), ..Tracker::default() }
     }
 
     /// It is not the log that it was. Seals that were passed stay passed: what was before them is complete.
@@ -164,11 +167,12 @@ impl Tracker {
         let attempts = self.attempts.iter().take(MOST_NOTED).map(|(offset, attempts)| (*offset, *attempts)).collect();
         let seal = self.seals.as_ref().and_then(Seals::note);
         let commit = (position, Note { attempts, seal }.write());
-        (self.committed.as_ref() != Some(&commit)).then_some(commit)
+        (!self.confirmed || self.committed.as_ref() != Some(&commit)).then_some(commit)
     }
 
     pub fn committed(&mut self, position: i64, metadata: String) {
         self.committed = Some((position, metadata));
+        self.confirmed = true;
     }
 }
 
@@ -187,6 +191,7 @@ mod tests {
     #[test]
     fn a_gap_in_the_offsets_is_no_gap_in_the_work() {
         let mut tracker = Tracker::new(Some(&commit(10, "")), None);
+        tracker.committed(10, String::new());
         for offset in [10, 13, 20] {
             assert_eq!(tracker.read(offset, 0), Read::New { attempts: 0 });
         }
@@ -199,6 +204,16 @@ mod tests {
         assert_eq!(tracker.to_commit(), Some((21, String::new())));
         tracker.committed(21, String::new());
         assert_eq!(tracker.to_commit(), None);
+    }
+
+    #[test]
+    fn where_the_group_stopped_is_committed_once_more_in_each_assignment() {
+        let mut tracker = Tracker::new(Some(&commit(47, "")), None);
+        let again = Some((47, String::new()));
+        assert_eq!(tracker.to_commit(), again, "a commit that was late may have set it back");
+        tracker.committed(47, String::new());
+        assert_eq!(tracker.to_commit(), None);
+        assert_eq!(Tracker::new(None, None).to_commit(), None, "nobody knows yet where it begins");
     }
 
     #[test]
