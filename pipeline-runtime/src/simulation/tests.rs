@@ -31,7 +31,7 @@ const SEEDS: u64 = 200;
 /// How far a long run is.
 const TOLD_EVERY: u64 = 10_000;
 /// And how many at the most until it is noticed that something was left out.
-const SEEDS_TO_NOTICE: u64 = 1000;
+const SEEDS_TO_NOTICE: u64 = 5000;
 
 fn document() -> (Arc<RuntimeConfig>, Arc<Contract>) {
     static MADE: OnceLock<(Arc<RuntimeConfig>, Arc<Contract>)> = OnceLock::new();
