@@ -8,7 +8,7 @@ use crds::switch::names::STATE_FILE;
 use crds::switch::{Phase, SwitchState};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use std::sync::{Arc, Mutex};
 
@@ -137,5 +137,32 @@ async fn a_state_that_was_deleted_is_rebuilt_and_one_of_another_version_is_left_
     assert_eq!(map["data"][STATE_FILE], newer.to_string(), "nothing is done with it");
     place.kubectl(&["delete", "configmap", "shop-switch"])?;
     place.until_state("it goes on from what status knows", settled_on("next")).await?;
+    Ok(())
+}
+
+/// Were what is rebuilt once more not newer than all that pods have seen, nobody would obey it, and the switch would never end.
+#[tokio::test]
+async fn a_state_that_is_deleted_again_and_again_is_obeyed_every_time_and_the_switch_ends() -> Result<()> {
+    let (place, played) = running("switch-deleted", "30s").await?;
+    let seen = record(&place);
+    let states: Api<ConfigMap> = Api::namespaced(place.client.clone(), &place.namespace);
+    let delete = async || states.delete("shop-switch", &DeleteParams::default()).await;
+    for (epoch, target) in [(2, "next"), (3, "kafka"), (4, "next")] {
+        played[0].change(|pod| pod.settles = false);
+        place.patch("shop", &to(target))?;
+        let held = place.until_state("it is held", |state| matches!(state.phase(), Phase::Hold { .. })).await?;
+        delete().await?;
+        place.until_state("it is rebuilt", |state| state.revision() > held.revision()).await?;
+        played[0].change(|pod| pod.settles = true);
+        delete().await?;
+        place.until_state("it is opened", |state| state.newest().epoch == epoch).await?;
+        delete().await?;
+        let state = place.until_state("it is completed", settled_on(target)).await?;
+        assert_eq!(state.newest().epoch, epoch, "one epoch a switch");
+    }
+    let seen = seen.lock().unwrap().clone();
+    for (before, after) in seen.iter().zip(seen.iter().skip(1)) {
+        assert!(after.revision() > before.revision() || after == before, "it would be obeyed by nobody: {after:?} after {before:?}");
+    }
     Ok(())
 }
