@@ -119,6 +119,36 @@ async fn old_notes_go_and_what_they_noted_stays() {
     assert_eq!(left().await, 0);
 }
 
+/// Young tables are what a planner knows nothing of: left alone it reads them whole for every batch, and goes on so while they grow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_batch_reads_a_whole_table_not_even_in_a_new_schema() {
+    const ORDERS: usize = 2000;
+    let postgres = Postgres::start().await.unwrap();
+    let store = store(&postgres, "young").await;
+    for n in (0..ORDERS).step_by(2) {
+        let (this, next, late) = (format!("o{n}"), format!("o{}", n + 1), format!("l{n}"));
+        let first = [created(&this), created(&next), updated(&late, &format!("{late}-e")).status("ON")];
+        assert_eq!(store.apply(&first).await.unwrap(), [Applied::Done, Applied::Done, Applied::Waiting]);
+        let second = [updated(&this, &format!("{this}-e")).status("ON"), created(&late)];
+        assert_eq!(store.apply(&second).await.unwrap(), [Applied::Done, Applied::Done]);
+    }
+    // What a session has counted is told when it ends.
+    store.close().await;
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    let read: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT relname::text, seq_tup_read, idx_scan FROM pg_stat_user_tables \
+         WHERE relname IN ('orders', 'applied_events', 'early_events') ORDER BY relname",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(read.len(), 3);
+    for (table, rows, by_key) in read {
+        assert!(by_key > 0, "{table} was not used");
+        assert!(rows < ORDERS as i64, "{rows} rows of {table} were read to find those of {ORDERS} small batches");
+    }
+}
+
 /// Not a test of a number: prints what this machine does, and fails only if rows are lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn how_fast_batches_of_500_are() {

@@ -27,6 +27,10 @@ use tokio::time::error::Elapsed;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// Every statement finds its rows by a key. A planner that meets young tables, of which it knows nothing yet, thinks that reading them
+/// whole costs less, and keeps that plan while they grow, until someone analyses them.
+const BY_KEYS: &str = "SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off; SET jit TO off";
+
 const ASKED_WHEN_IDLE: Duration = Duration::from_secs(5);
 const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -58,7 +62,8 @@ impl PostgresStore {
     /// Connects when it is first used.
     pub async fn connect(url: &str, schema: &str, options: PostgresOptions) -> Result<PostgresStore, StoreError> {
         // The schema's tables only: a table of the same name elsewhere is never touched.
-        let session = format!("SET search_path TO {}; SET statement_timeout TO {}", quoted(schema), options.deadline.as_millis());
+        let (tables, deadline) = (quoted(schema), options.deadline.as_millis());
+        let session = format!("SET search_path TO {tables}; SET statement_timeout TO {deadline}; {BY_KEYS}");
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections.max(1))
             .acquire_timeout(options.acquire)
