@@ -1,6 +1,7 @@
 //! What every reconcile has at hand: the client, with a deadline on each call, and what it counts.
 
 use crate::build::Kind;
+use crate::controller::Call;
 use crate::metrics::Metrics;
 use crate::switch::Switches;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -23,6 +24,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What moves pipelines between their backends.
     pub switches: Switches,
+    pub call: Call,
     pub started: Instant,
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use kube::runtime::events::{Recorder, Reporter};
 use operator::context::{Context, Failures};
+use operator::controller::Call;
 use operator::leader::Election;
 use operator::metrics::Metrics;
 use operator::switch::Board;
@@ -92,6 +93,7 @@ async fn run(run: Run) -> anyhow::Result<()> {
     tracing::info!(namespace = run.namespace.as_deref().unwrap_or("all"), image = run.image, "leading");
 
     let (switches, board) = Board::new();
+    let (call, calls) = Call::new();
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), Reporter { controller: names::FIELD_MANAGER.into(), instance: Some(host) }),
         client,
@@ -99,6 +101,7 @@ async fn run(run: Run) -> anyhow::Result<()> {
         failures: Failures::default(),
         metrics,
         switches: switches.clone(),
+        call,
         started: Instant::now(),
     });
     let mut switching = tokio::spawn(board.run(context.clone(), run.namespace.clone()));
@@ -107,6 +110,7 @@ async fn run(run: Run) -> anyhow::Result<()> {
     let mut controller = tokio::spawn(controller::run(
         context,
         run.namespace,
+        calls,
         futures::FutureExt::shared(Box::pin(asked) as futures::future::BoxFuture<'static, ()>),
     ));
     let mut keeping = {

@@ -139,7 +139,7 @@ impl Drivers {
             Ok(Event::Delete(member)) => self.of(&member, |inbox| inbox.member(&member.name_any(), members::left(&member))),
             Ok(Event::Init) => {}
             // What has gone meanwhile is told of by nobody.
-            Ok(Event::InitDone) => self.all(),
+            Ok(Event::InitDone) => self.running.values().for_each(|driver| driver.inbox.wake.notify_one()),
             Err(error) => tracing::warn!(%error, "the watch on PipelineMembers broke off and is taken up again"),
         }
     }
@@ -149,7 +149,8 @@ impl Drivers {
             Ok(Event::Apply(map) | Event::InitApply(map)) => self.of(&map, |inbox| inbox.state(map.resource_version())),
             Ok(Event::Delete(map)) => self.of(&map, |inbox| inbox.state(None)),
             Ok(Event::Init) => {}
-            Ok(Event::InitDone) => self.all(),
+            // Any of them may have been deleted meanwhile: each is read again.
+            Ok(Event::InitDone) => self.running.values().for_each(|driver| driver.inbox.state(None)),
             Err(error) => tracing::warn!(%error, "the watch on the states of switches broke off and is taken up again"),
         }
     }
@@ -159,10 +160,6 @@ impl Drivers {
         if let Some(driver) = self.running.get(&(object.namespace().unwrap_or_default(), pipeline.clone())) {
             hear(&driver.inbox);
         }
-    }
-
-    fn all(&self) {
-        self.running.values().for_each(|driver| driver.inbox.wake.notify_one());
     }
 }
 

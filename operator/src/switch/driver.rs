@@ -119,6 +119,8 @@ struct Driver {
     roll: Option<Roll>,
     /// When to look at what no watch tells of: pods.
     look: Duration,
+    /// The revision of a Prepare that is shown in status, and whose members are listed and followed.
+    asking: Option<u64>,
     /// When this process opened which epoch.
     opened: Option<(u64, Duration)>,
     events: Vec<Event>,
@@ -134,7 +136,8 @@ enum Next {
 impl Driver {
     fn new(context: Arc<Context>, inbox: Arc<Inbox>, wanted: Arc<Wanted>) -> Driver {
         let (sight, look) = (Sight::default(), Duration::ZERO);
-        Driver { context, inbox, wanted, leaving: false, sight, known: None, roll: None, look, opened: None, events: Vec::new() }
+        let (known, roll, asking, opened) = (None, None, None, None);
+        Driver { context, inbox, wanted, leaving: false, sight, known, roll, look, asking, opened, events: Vec::new() }
     }
 
     /// Takes every step that can be taken now; until when nothing is to be done unless something happens.
@@ -279,6 +282,19 @@ impl Driver {
     async fn rest(&mut self, map: StateMap) -> Result<Next, Error> {
         let (context, wanted) = (self.context.clone(), self.wanted.clone());
         let state = &map.state;
+        // While answers come in, nothing else has to be read, until something is due.
+        let asking = self.asking.take().filter(|revision| *revision == state.revision());
+        if asking.is_some() && self.roll.as_ref().is_some_and(|roll| roll.will_do(state)) && context.now() < self.look {
+            let asked = Asked::read(&wanted, state, self.roll.iter().flat_map(Roll::said));
+            let obstacle = self.obstacle(state);
+            let until = match self.step(state, &asked, obstacle.as_deref(), state.revision(), context.now()) {
+                Step::Write(next) => return self.write(map, next).await,
+                Step::Wait { until, .. } => until,
+                Step::Done => None,
+            };
+            (self.asking, self.known) = (asking, Some(map));
+            return Ok(Next::Wait(Some(until.map_or(self.look, |until| until.min(self.look)))));
+        }
         let Some(mut view) = View::read(&context, &wanted).await? else { return Ok(Next::Wait(None)) };
         if view.mirrored(state) > state.revision() {
             return Ok(Next::Step); // overtaken: somebody else has written since this was read
@@ -314,6 +330,8 @@ impl Driver {
             self.look_again(state);
         }
         let look = moves.then_some(self.look);
+        self.asking = prepares.then(|| state.revision());
+        self.known = Some(map);
         Ok(Next::Wait([until, look].into_iter().flatten().min()))
     }
 

@@ -80,6 +80,11 @@ impl View {
         let writing = || format!("writing the switch into the status of {}/{}", wanted.namespace, wanted.name);
         let written = context.within(writing, api(context, wanted).patch_status(&wanted.name, &how, &Patch::Apply(&body))).await?;
         context.metrics.status_written();
+        // A pipeline is built otherwise while it moves, and a backend that is not used any more may go.
+        let steady = |backend: &BackendStatus| backend.phase.as_deref() == Some("Steady");
+        if steady(&self.backend) != steady(&shown.backend) || self.mirror.is_none() {
+            context.call.reconcile(&wanted.namespace, &wanted.name).await;
+        }
         *self = View::of(&written);
         Ok(true)
     }

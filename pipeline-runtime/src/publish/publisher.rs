@@ -29,6 +29,17 @@ struct Writing {
     stamp: Option<Header>,
 }
 
+impl Writing {
+    fn stamped(&self, message: &Outgoing) -> Outgoing {
+        let Some(stamp) = &self.stamp else { return message.clone() };
+        let Outgoing { topic, target, key, headers, payload } = message;
+        let mut stamped = Vec::with_capacity(headers.len() + 1);
+        stamped.extend_from_slice(headers);
+        stamped.push(stamp.clone());
+        Outgoing { topic: topic.clone(), target: *target, key: key.clone(), headers: stamped, payload: payload.clone() }
+    }
+}
+
 impl Publisher {
     /// To one broker, or beginning with this one where the gate knows several.
     pub fn new(broker: Arc<dyn Broker>, gate: Arc<Gate>) -> Publisher {
@@ -66,10 +77,8 @@ impl Publisher {
             let refused = |reason: String| PublishError::Refused { reason, retriable: true };
             let pass = self.gate.pass(deadline).await.map_err(|why| refused(why.to_string()))?;
             let writing = self.writing_to(&pass).map_err(refused)?;
-            let mut message = message.clone();
-            message.headers.extend(writing.stamp.clone());
             let (completion, answer) = Completion::new(Some(pass));
-            writing.broker.publish(message, completion);
+            writing.broker.publish(writing.stamped(message), completion);
             let result = match timeout_at(deadline, answer).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => unknown("the client ended before the broker answered"),

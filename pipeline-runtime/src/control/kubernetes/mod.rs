@@ -152,10 +152,14 @@ impl Member {
     /// Writes what is new, and nothing else.
     async fn answer(&self, publisher: &Publisher, switching: &Switching, changed: &Notify) {
         let mut requests = self.request.subscribe();
-        let mut written = None;
+        let mut written: Option<PipelineMemberSpec> = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let wanted = self.wanted(publisher, switching);
+            let mut wanted = self.wanted(publisher, switching);
+            if wanted.answer.is_none() {
+                // That nothing is asked any more is not worth a write: an answer names the revision that it is for.
+                wanted.answer = written.as_ref().and_then(|written| written.answer.clone());
+            }
             let again = requests.has_changed().unwrap_or(false);
             if again || written.as_ref() != Some(&wanted) {
                 requests.mark_unchanged();
