@@ -48,9 +48,10 @@ impl Source {
     }
 
     /// Hands each new version of the file to `take_up`. A version that it refuses is logged, and the last good one goes on.
-    /// Runs until dropped.
-    pub async fn follow(self, take_up: impl Fn(RuntimeConfig) -> Result<Uptake, String>) {
-        let mut watched = Watched { seen: tokio::fs::read(&self.file).await.unwrap_or_default(), missed: 0 };
+    /// Runs until dropped. What has changed since `at_start` was read is new too: a start may take long.
+    pub async fn follow(self, at_start: &RuntimeConfig, take_up: impl Fn(RuntimeConfig) -> Result<Uptake, String>) {
+        let mut watched = Watched { seen: None, missed: 0 };
+        let mut at_start = Some(at_start);
         loop {
             tokio::time::sleep(EVERY).await;
             let file = self.file.display();
@@ -62,7 +63,13 @@ impl Source {
                 }
                 Sight::Changed => {}
             }
-            match self.read().and_then(|(config, _)| take_up(config)) {
+            let read = self.read();
+            if let Ok((config, _)) = &read
+                && at_start.take() == Some(config)
+            {
+                continue;
+            }
+            match read.and_then(|(config, _)| take_up(config)) {
                 Ok(Uptake::Now) => tracing::info!(%file, "the changed configuration is taken up"),
                 Ok(Uptake::NeedsStart(places)) => {
                     let places = places.join(", ");
@@ -78,7 +85,8 @@ impl Source {
 
 /// A file, as it is looked at again and again.
 struct Watched {
-    seen: Vec<u8>,
+    /// None: it was not looked at yet.
+    seen: Option<Vec<u8>>,
     /// How often in a row it could not be read.
     missed: u32,
 }
@@ -101,10 +109,10 @@ impl Watched {
             }
             Ok(now) => {
                 self.missed = 0;
-                if now == self.seen {
+                if self.seen.as_ref() == Some(&now) {
                     return Sight::Same;
                 }
-                self.seen = now;
+                self.seen = Some(now);
                 Sight::Changed
             }
         }
@@ -152,7 +160,7 @@ spec:
 
     #[test]
     fn a_file_that_stays_away_is_said_once_and_one_that_is_only_replaced_never() {
-        let mut watched = Watched { seen: b"one".to_vec(), missed: 0 };
+        let mut watched = Watched { seen: Some(b"one".to_vec()), missed: 0 };
         let gone = || Err(std::io::ErrorKind::NotFound.into());
         let looks: [std::io::Result<Vec<u8>>; 10] =
             [gone(), Ok(b"one".to_vec()), gone(), Ok(b"two".to_vec()), gone(), gone(), gone(), Ok(b"two".to_vec()), gone(), gone()];
@@ -162,6 +170,31 @@ spec:
             Sight::Gone(_) => 'g',
         });
         assert_eq!(sights.iter().collect::<String>(), "---c-g---g");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_while_the_process_was_starting_is_taken_up_and_what_did_not_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pipeline.yaml");
+        let save = |topic: &str| std::fs::write(&file, DOCUMENT.replace("name: orders", topic)).unwrap();
+        save("name: orders");
+        let source = Source { file: file.clone(), purpose: Purpose::Embedded, environment: Environment::default() };
+        let (at_start, _) = source.read().unwrap();
+        let (sender, mut taken_up) = tokio::sync::mpsc::unbounded_channel();
+        let take_up = |config: RuntimeConfig| {
+            sender.send(config.topics[0].name.clone()).unwrap();
+            Ok(Uptake::Now)
+        };
+        let mut unchanged = std::pin::pin!(source.clone().follow(&at_start, take_up));
+        assert!(tokio::time::timeout(EVERY * 5, &mut unchanged).await.is_err());
+        assert!(taken_up.try_recv().is_err(), "it is what was read at the start");
+        save("name: later");
+        assert!(tokio::time::timeout(EVERY * 5, &mut unchanged).await.is_err());
+        assert_eq!(taken_up.try_recv().unwrap(), "later");
+        let late = source.follow(&at_start, take_up);
+        assert!(tokio::time::timeout(EVERY * 5, late).await.is_err());
+        assert_eq!(taken_up.try_recv().unwrap(), "later", "it was saved before it was followed");
+        assert!(taken_up.try_recv().is_err(), "once");
     }
 
     #[test]

@@ -40,7 +40,8 @@ impl Live {
         take_up: impl Fn(&RuntimeConfig) -> Result<(), String>,
         needs_start: impl Fn(RuntimeConfig) -> Result<(), String>,
     ) {
-        let at_start = opened(&self.config.load());
+        let first = self.config.load_full();
+        let at_start = opened(&first);
         let all = |new: RuntimeConfig| {
             let contract = Contract::compile(&new).map_err(|e| e.to_string())?;
             let places = differences(&at_start, &opened(&new));
@@ -54,7 +55,7 @@ impl Live {
             self.config.store(Arc::new(new));
             Ok(Uptake::Now)
         };
-        source.follow(all).await;
+        source.follow(&first, all).await;
     }
 }
 
