@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// Connections of a client. Any of them carries the next request: behind a Service the events of one order come in through several pods,
+/// and only then does their order depend on all of these.
+const DOORS: usize = 3;
+
 /// What a client knows of one order.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -64,7 +68,7 @@ pub async fn run(plan: Plan, progress: Arc<AtomicUsize>) -> Result<Vec<Told>> {
     for client in 0..plan.clients {
         let (plan, next, progress) = (plan.clone(), next.clone(), progress.clone());
         clients.spawn(async move {
-            let http = crate::http(Duration::from_secs(10));
+            let http: Vec<Client> = (0..DOORS).map(|_| crate::http(Duration::from_secs(10))).collect();
             let mut told = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +89,7 @@ pub async fn run(plan: Plan, progress: Arc<AtomicUsize>) -> Result<Vec<Told>> {
     Ok(all)
 }
 
-async fn order(http: &Client, plan: &Plan, url: &str, number: usize) -> Told {
+async fn order(http: &[Client], plan: &Plan, url: &str, number: usize) -> Told {
     let order_id = format!("{}-{number}", plan.name);
     let cents = 100 + number as u64 % 9000;
     let body = json!({
@@ -115,9 +119,10 @@ async fn order(http: &Client, plan: &Plan, url: &str, number: usize) -> Told {
 }
 
 /// Sends the same request under the same id until it is answered for good.
-async fn until_answered(http: &Client, plan: &Plan, method: Method, url: &str, id: &str, body: &Json, repeats: &mut usize) -> Outcome {
+async fn until_answered(http: &[Client], plan: &Plan, method: Method, url: &str, id: &str, body: &Json, repeats: &mut usize) -> Outcome {
     let give_up = Instant::now() + plan.patience;
     loop {
+        let http = &http[rand::random_range(0..http.len())];
         let sent = http.request(method.clone(), url).header("X-API-Key", &plan.key).header("X-Request-Id", id).json(body).send().await;
         match sent.map(|answer| answer.status()) {
             Ok(StatusCode::ACCEPTED) => return Outcome::Accepted,

@@ -271,8 +271,6 @@ impl Node {
             [&running.role, "--config", &path(&config), "--switch", &path(&state), "--secrets", &path(&secrets), "--listen", &listen];
         let mut command = Product::command("pipeline-runtime", &arguments)?;
         command.env("POD_NAME", name).env("POD_UID", &running.uid).env("KUBECONFIG", &running.kubeconfig).env("API_KEY", KEY);
-        // A test build may be told to drop a rule of the switch.
-        command.envs(std::env::var_os("DROP_RULE").map(|rule| ("DROP_RULE", rule)));
         Product::start(name, &self.room, command)
     }
 
