@@ -24,6 +24,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What moves pipelines between their backends.
     pub switches: Switches,
+    /// For whoever writes into the status of a pipeline what changes how it is built.
     pub call: Call,
     pub started: Instant,
 }

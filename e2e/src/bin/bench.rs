@@ -1,6 +1,7 @@
 //! Our API and worker beside what a careful Python team would write, on the same broker and database, in one run, in turn:
-//! `e2e/run bench`, or the binary itself with `[api|worker|gate] [ROUNDS]` (turns of the API and of the gate, drains of the worker); `gate` is our API with a second backend to go to, beside our API
-//! with none. Prints each figure and the ratios; asserts nothing, since machines differ.
+//! `e2e/run bench`, or the binary itself with `[api|worker|gate] [ROUNDS]` (turns of the API and of the gate, drains of the worker);
+//! `gate` is our API with a second backend to go to, beside our API with none. Prints each figure and the ratios; asserts nothing, since
+//! machines differ.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

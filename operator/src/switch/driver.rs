@@ -231,6 +231,7 @@ impl Driver {
         }
         loop {
             let now = self.context.now();
+            self.hear();
             let until = match self.step(&map.state, &Asked::default(), None, mirrored, now) {
                 Step::Write(next) => return self.write(map, next).await,
                 Step::Wait { until, why } => {
@@ -285,9 +286,7 @@ impl Driver {
         // While answers come in, nothing else has to be read, until something is due.
         let asking = self.asking.take().filter(|revision| *revision == state.revision());
         if asking.is_some() && self.roll.as_ref().is_some_and(|roll| roll.will_do(state)) && context.now() < self.look {
-            let asked = Asked::read(&wanted, state, self.roll.iter().flat_map(Roll::said));
-            let obstacle = self.obstacle(state);
-            let until = match self.step(state, &asked, obstacle.as_deref(), state.revision(), context.now()) {
+            let until = match self.decide(state).0 {
                 Step::Write(next) => return self.write(map, next).await,
                 Step::Wait { until, .. } => until,
                 Step::Done => None,
@@ -310,14 +309,13 @@ impl Driver {
         let moves = prepares || state.asked().backend != state.newest().backend;
         let of = (state.lineage().clone(), state.revision());
         self.roll = Some(members::list(&context, &wanted.namespace, &wanted.name, of, moves).await?.followed(prepares));
-        let asked = Asked::read(&wanted, state, self.roll.iter().flat_map(Roll::said));
-        let obstacle = self.obstacle(state);
         let now = context.now();
+        let (step, ignored) = self.decide(state);
         // What is not mirrored yet is, before anything else is written.
-        let (until, why) = match self.step(state, &asked, obstacle.as_deref(), state.revision(), now) {
+        let (until, why) = match step {
             Step::Write(next) => {
                 if unmirrored && !prepares {
-                    self.show(&mut view, state, None, &asked.ignored).await?;
+                    self.show(&mut view, state, None, &ignored).await?;
                 }
                 return self.write(map, next).await;
             }
@@ -326,13 +324,29 @@ impl Driver {
         };
         // Each answer changes what is waited for: while they come in, that is not worth a write.
         if !prepares || now >= self.look {
-            self.show(&mut view, state, why.as_deref(), &asked.ignored).await?;
+            self.show(&mut view, state, why.as_deref(), &ignored).await?;
             self.look_again(state);
         }
         let look = moves.then_some(self.look);
         self.asking = prepares.then(|| state.revision());
         self.known = Some(map);
         Ok(Next::Wait([until, look].into_iter().flatten().min()))
+    }
+
+    /// What to do while orders flow, and which requests are ignored.
+    fn decide(&mut self, state: &SwitchState) -> (Step, Vec<String>) {
+        self.hear();
+        let asked = Asked::read(&self.wanted, state, self.roll.iter().flat_map(Roll::said));
+        let obstacle = self.obstacle(state);
+        let step = self.step(state, &asked, obstacle.as_deref(), state.revision(), self.context.now());
+        (step, asked.ignored)
+    }
+
+    /// What members have said since they were listed.
+    fn hear(&mut self) {
+        if let Some(roll) = &mut self.roll {
+            self.inbox.heard().into_iter().for_each(|(name, heard)| roll.hear(&name, heard));
+        }
     }
 
     /// Why no switch may begin now.
@@ -352,9 +366,6 @@ impl Driver {
     }
 
     fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, mirrored: u64, now: Duration) -> Step {
-        if let Some(roll) = &mut self.roll {
-            self.inbox.heard().into_iter().for_each(|(name, heard)| roll.hear(&name, heard));
-        }
         let listing = self.roll.as_ref().and_then(|roll| roll.listing(state));
         let settings = Settings::of(&self.wanted.config.switching);
         let observed = Observed {
