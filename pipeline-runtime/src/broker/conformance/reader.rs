@@ -71,7 +71,7 @@ impl Reader {
             let partition = &message.at.partition;
             assert!(self.owned.contains_key(partition), "a message of {partition:?}, which is not assigned");
             let before = self.next.insert(partition.clone(), message.at.offset + 1);
-            assert!(before.is_none_or(|next| message.at.offset >= next), "{:?} came again or out of order", message.at);
+            assert!(before.is_none_or(|next| message.at.offset >= next), "{:?} came when {before:?} was next", message.at);
             self.seen.push(message);
         }
     }

@@ -15,6 +15,10 @@ pub(super) struct Inbox {
     held: HashMap<Partition, VecDeque<Incoming>>,
     /// Of the messages in `entries`.
     bytes: usize,
+    /// Offset and time of the last message of each partition. When the group is rearranged, librdkafka pauses what it reads from another
+    /// thread; a message that was on its way from it just then it hands out once more afterwards (its offset alone could be another
+    /// message's: of a topic that was made anew).
+    last: HashMap<Partition, (i64, i64)>,
 }
 
 enum Entry {
@@ -28,6 +32,12 @@ impl Inbox {
     }
 
     pub fn push(&mut self, message: Incoming) {
+        let this = (message.at.offset, message.timestamp_ms);
+        match self.last.get_mut(&message.at.partition) {
+            Some(last) if *last == this => return,
+            Some(last) => *last = this,
+            None => _ = self.last.insert(message.at.partition.clone(), this),
+        }
         self.bytes += message.size();
         self.entries.push_back(Entry::Message(message));
     }
@@ -107,6 +117,7 @@ impl Inbox {
         let mut were_paused = Vec::new();
         for partition in partitions {
             self.held.remove(partition);
+            self.last.remove(partition);
             if self.paused.remove(partition) | self.choked.remove(partition) {
                 were_paused.push(partition.clone());
             }
@@ -183,6 +194,21 @@ mod tests {
         assert_eq!(inbox.bytes(), 0);
         inbox.resume(&[partition(0)]);
         assert!(inbox.take(10).is_none());
+    }
+
+    #[test]
+    fn a_message_that_comes_twice_in_one_assignment_is_taken_once() {
+        let mut inbox = Inbox::default();
+        for (number, offset) in [(0, 7), (1, 7), (0, 7), (0, 8), (1, 7), (1, 8)] {
+            inbox.push(message(number, offset));
+        }
+        assert_eq!(offsets(inbox.take(10)), [(0, 7), (1, 7), (0, 8), (1, 8)]);
+        inbox.push(message(0, 0));
+        assert_eq!(offsets(inbox.take(10)), [(0, 0)], "the topic was made anew");
+        inbox.forget(&[partition(0)]);
+        inbox.push(message(0, 0));
+        assert_eq!(offsets(inbox.take(10)), [(0, 0)], "nothing was committed, and it came back");
+        assert_eq!(inbox.bytes(), 0);
     }
 
     #[test]
