@@ -58,7 +58,7 @@ impl Process {
         use std::os::unix::process::CommandExt;
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.stdin(Stdio::null()).process_group(0).spawn().with_context(|| format!("starting {name}"))?;
-        let guard = guard("kill -9 -- \"-$1\" 2>/dev/null", &[&child.id().to_string()])?;
+        let guard = guard("kill -9 \"-$1\" 2>/dev/null", &[&child.id().to_string()])?;
         Ok(Process { child, guard })
     }
 
@@ -120,4 +120,20 @@ fn guard(then: &str, arguments: &[&str]) -> Result<Child> {
         .process_group(0)
         .spawn()
         .context("starting a guard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_with_the_one_that_started_it() {
+        let mut process = Process::start(Command::new("sleep").arg("600")).unwrap();
+        drop(process.guard.stdin.take()); // as when this process is gone
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while process.ended().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it runs on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
