@@ -18,6 +18,8 @@ use tokio::time::timeout;
 
 /// In a Hold no list may take longer: what is decided without it is decided in time.
 const LIST_IN_HOLD: Duration = Duration::from_millis(500);
+/// A Hold that lasts longer is shown in status, with who is missing; most are over before.
+const SHOWN_AFTER: Duration = Duration::from_millis(300);
 /// Steps of one go. There are never more than a few: this only bounds a mistake.
 const STEPS: usize = 64;
 /// After a failure, doubled up to the longest.
@@ -226,28 +228,49 @@ impl Driver {
         }
         let mut looked = false;
         if !self.roll.as_ref().is_some_and(|roll| roll.will_do(&map.state)) {
-            self.call_in_hold(&map.state).await;
+            self.roll = self.call_in_hold(&map.state).await.or(self.roll.take());
             looked = true;
         }
+        // A list that is under way, and what is heard meanwhile: an answer that ends the Hold does not wait for the list.
+        let (mut call, mut meanwhile) = (None, HashMap::new());
         loop {
             let now = self.context.now();
-            self.hear();
+            let heard = self.inbox.heard();
+            if call.is_some() {
+                meanwhile.extend(heard.clone());
+            }
+            self.hear(heard);
             let until = match self.step(&map.state, &Asked::default(), None, mirrored, now) {
                 Step::Write(next) => return self.write(map, next).await,
                 Step::Wait { until, why } => {
-                    if now >= self.look && !looked {
-                        self.call_in_hold(&map.state).await;
-                        looked = true;
-                        continue;
+                    if now >= self.look && !looked && call.is_none() {
+                        call = Some(Box::pin(self.call_in_hold(&map.state)));
                     }
                     if looked && now >= self.look {
-                        self.show_hold(&map.state, why.as_deref()).await;
+                        if now >= self.sight.of(&map.state, now).phase + SHOWN_AFTER {
+                            self.show_hold(&map.state, why.as_deref()).await;
+                        }
                         self.look_again(&map.state);
                     }
                     until
                 }
                 Step::Done => None,
             };
+            if let Some(calling) = &mut call {
+                tokio::select! {
+                    biased;
+                    () = self.inbox.wake.notified() => {}
+                    () = self.until(until) => {}
+                    called = calling => {
+                        (call, looked) = (None, true);
+                        if called.is_some() {
+                            self.roll = called;
+                            self.hear(std::mem::take(&mut meanwhile));
+                        }
+                    }
+                }
+                continue;
+            }
             self.known = Some(map);
             return Ok(Next::Wait(Some(until.map_or(self.look, |until| until.min(self.look)))));
         }
@@ -255,14 +278,17 @@ impl Driver {
 
     /// When it is due also with their pods: who has gone is not waited for. A list that fails ends no Hold: it is made again, and the
     /// deadline holds.
-    async fn call_in_hold(&mut self, state: &SwitchState) {
-        let pods = self.context.now() >= self.look;
+    fn call_in_hold(&self, state: &SwitchState) -> impl Future<Output = Option<Roll>> + use<> {
+        let (context, wanted) = (self.context.clone(), self.wanted.clone());
         let of = (state.lineage().clone(), state.revision());
-        let called = timeout(LIST_IN_HOLD, members::list(&self.context, &self.wanted.namespace, &self.wanted.name, of, pods)).await;
-        match called {
-            Ok(Ok(roll)) => self.roll = Some(roll),
-            Ok(Err(error)) => tracing::warn!(%error, "the members were not listed"),
-            Err(_) => tracing::warn!("the members were not listed in time"),
+        let pods = context.now() >= self.look;
+        async move {
+            match timeout(LIST_IN_HOLD, members::list(&context, &wanted.namespace, &wanted.name, of, pods)).await {
+                Ok(Ok(roll)) => return Some(roll),
+                Ok(Err(error)) => tracing::warn!(%error, "the members were not listed"),
+                Err(_) => tracing::warn!("the members were not listed in time"),
+            }
+            None
         }
     }
 
@@ -335,7 +361,8 @@ impl Driver {
 
     /// What to do while orders flow, and which requests are ignored.
     fn decide(&mut self, state: &SwitchState) -> (Step, Vec<String>) {
-        self.hear();
+        let heard = self.inbox.heard();
+        self.hear(heard);
         let asked = Asked::read(&self.wanted, state, self.roll.iter().flat_map(Roll::said));
         let obstacle = self.obstacle(state);
         let step = self.step(state, &asked, obstacle.as_deref(), state.revision(), self.context.now());
@@ -343,9 +370,9 @@ impl Driver {
     }
 
     /// What members have said since they were listed.
-    fn hear(&mut self) {
+    fn hear(&mut self, heard: HashMap<Arc<str>, Heard>) {
         if let Some(roll) = &mut self.roll {
-            self.inbox.heard().into_iter().for_each(|(name, heard)| roll.hear(&name, heard));
+            heard.into_iter().for_each(|(name, heard)| roll.hear(&name, heard));
         }
     }
 
