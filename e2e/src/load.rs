@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// Connections of a client. Any of them carries the next request: behind a Service the events of one order come in through several pods,
 /// and only then does their order depend on all of these.
 const DOORS: usize = 3;
+/// Every so many requests a connection is given up: the next one may go to a pod that was not there before.
+const CONNECTION_LASTS: u32 = 20;
 
 /// What a client knows of one order.
 #[derive(Clone, Debug)]
@@ -123,8 +125,11 @@ async fn until_answered(http: &[Client], plan: &Plan, method: Method, url: &str,
     let give_up = Instant::now() + plan.patience;
     loop {
         let http = &http[rand::random_range(0..http.len())];
-        let sent = http.request(method.clone(), url).header("X-API-Key", &plan.key).header("X-Request-Id", id).json(body).send().await;
-        match sent.map(|answer| answer.status()) {
+        let mut request = http.request(method.clone(), url).header("X-API-Key", &plan.key).header("X-Request-Id", id).json(body);
+        if rand::random_ratio(1, CONNECTION_LASTS) {
+            request = request.header("Connection", "close");
+        }
+        match request.send().await.map(|answer| answer.status()) {
             Ok(StatusCode::ACCEPTED) => return Outcome::Accepted,
             Ok(status) if status.is_client_error() => return Outcome::Refused,
             _ if Instant::now() > give_up => return Outcome::Unknown,

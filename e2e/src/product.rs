@@ -3,6 +3,7 @@
 use crate::bed::{Process, Room, binaries, eventually};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -96,6 +97,21 @@ impl Product {
         let figures: Vec<&str> = stat.rsplit_once(") ").context("no name")?.1.split(' ').collect();
         let ticks: u64 = figures[11].parse::<u64>()? + figures[12].parse::<u64>()?;
         Ok(Duration::from_millis(ticks * 10)) // a hundred a second, on every Linux that this runs on
+    }
+
+    /// The ports from which its connections come.
+    pub fn ports(&self) -> Result<BTreeSet<u16>> {
+        let own: HashSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.id()))?
+            .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+            .filter_map(|at| Some(at.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        // Of each line: number, own address, the other's, state, and in the tenth column the socket.
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        let port = |line: &str| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            own.contains(*columns.get(9)?).then(|| u16::from_str_radix(columns[1].rsplit(':').next()?, 16).ok()).flatten()
+        };
+        Ok(table.lines().filter_map(port).collect())
     }
 
     /// Resident memory, in KiB: now, and the most there has been.

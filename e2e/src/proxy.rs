@@ -1,6 +1,7 @@
 //! A TCP proxy on loopback that can misbehave: cut, stalled, slow.
 
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,27 @@ pub enum Way {
     Cut,
 }
 
+/// The way of all, or of the connections that come from these ports; the others' is open.
+#[derive(Clone, Debug)]
+struct Ways {
+    way: Way,
+    only: Option<BTreeSet<u16>>,
+}
+
+impl Ways {
+    fn of(&self, port: u16) -> Way {
+        if self.only.as_ref().is_none_or(|only| only.contains(&port)) { self.way } else { Way::Open }
+    }
+
+    fn refuses(&self) -> bool {
+        self.only.is_none() && self.way == Way::Cut
+    }
+}
+
 /// Forwards a port of loopback to a service. Ends when dropped.
 pub struct Proxy {
     port: u16,
-    way: Arc<watch::Sender<Way>>,
+    ways: Arc<watch::Sender<Ways>>,
     accepting: JoinHandle<()>,
 }
 
@@ -34,9 +52,9 @@ impl Proxy {
         // Another process may take a port between its choice and its use.
         let ports = std::iter::repeat_with(|| super::bed::free_port().and_then(|port| Ok((port, listen(port)?))));
         let (port, listener) = ports.take(5).find_map(Result::ok).context("no port of loopback in five tries")?;
-        let way = Arc::new(watch::Sender::new(Way::Open));
-        let accepting = tokio::spawn(accept(listener, port, target, way.clone()));
-        Ok(Proxy { port, way, accepting })
+        let ways = Arc::new(watch::Sender::new(Ways { way: Way::Open, only: None }));
+        let accepting = tokio::spawn(accept(listener, port, target, ways.clone()));
+        Ok(Proxy { port, ways, accepting })
     }
 
     pub fn port(&self) -> u16 {
@@ -45,7 +63,12 @@ impl Proxy {
 
     /// Changes the way; it holds for the connections that stand as well.
     pub fn set(&self, way: Way) {
-        self.way.send_replace(way);
+        self.ways.send_replace(Ways { way, only: None });
+    }
+
+    /// Changes the way of the connections that come from these ports; that of all others is open.
+    pub fn set_only(&self, ports: BTreeSet<u16>, way: Way) {
+        self.ways.send_replace(Ways { way, only: Some(ports) });
     }
 }
 
@@ -62,12 +85,12 @@ fn listen(port: u16) -> Result<TcpListener> {
     Ok(socket.listen(1024)?)
 }
 
-async fn accept(listener: TcpListener, port: u16, target: String, way: Arc<watch::Sender<Way>>) {
+async fn accept(listener: TcpListener, port: u16, target: String, ways: Arc<watch::Sender<Ways>>) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
-    let mut changes = way.subscribe();
+    let mut changes = ways.subscribe();
     loop {
-        let cut = *changes.borrow_and_update() == Way::Cut;
+        let cut = changes.borrow_and_update().refuses();
         if cut {
             listener = None; // a port that nobody listens on refuses
             connections.shutdown().await;
@@ -83,7 +106,7 @@ async fn accept(listener: TcpListener, port: u16, target: String, way: Arc<watch
         };
         tokio::select! {
             accepted = accepted => match accepted {
-                Some((client, _)) => { connections.spawn(forward(client, target.clone(), way.subscribe())); }
+                Some((client, from)) => { connections.spawn(forward(client, target.clone(), Passage(from.port(), ways.subscribe()))); }
                 None => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -92,8 +115,8 @@ async fn accept(listener: TcpListener, port: u16, target: String, way: Arc<watch
     }
 }
 
-async fn forward(client: TcpStream, target: String, way: watch::Receiver<Way>) {
-    if passable(&mut way.clone()).await.is_none() {
+async fn forward(client: TcpStream, target: String, passage: Passage) {
+    if passage.clone().passable().await.is_none() {
         return;
     }
     let Ok(service) = TcpStream::connect(&target).await else { return };
@@ -102,23 +125,30 @@ async fn forward(client: TcpStream, target: String, way: watch::Receiver<Way>) {
     let (service_reads, service_writes) = service.into_split();
     // One side closed is both closed: nothing that is proxied here uses half-open connections.
     tokio::select! {
-        _ = copy(client_reads, service_writes, way.clone()) => {}
-        _ = copy(service_reads, client_writes, way) => {}
+        _ = copy(client_reads, service_writes, passage.clone()) => {}
+        _ = copy(service_reads, client_writes, passage) => {}
     }
 }
 
-async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mut way: watch::Receiver<Way>) -> Option<()> {
+async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mut passage: Passage) -> Option<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await.ok().filter(|n| *n > 0)?;
-        if let Way::Slow(delay) = passable(&mut way).await? {
+        if let Way::Slow(delay) = passage.passable().await? {
             tokio::time::sleep(delay).await;
         }
         to.write_all(buffer.get(..read)?).await.ok()?;
     }
 }
 
-/// Waits while nothing may pass.
-async fn passable(way: &mut watch::Receiver<Way>) -> Option<Way> {
-    Some(*way.wait_for(|way| !matches!(way, Way::Stalled | Way::Cut)).await.ok()?)
+/// The way of the connection that comes from this port.
+#[derive(Clone)]
+struct Passage(u16, watch::Receiver<Ways>);
+
+impl Passage {
+    /// Waits while nothing may pass.
+    async fn passable(&mut self) -> Option<Way> {
+        let Passage(port, ways) = self;
+        Some(ways.wait_for(|ways| !matches!(ways.of(*port), Way::Stalled | Way::Cut)).await.ok()?.of(*port))
+    }
 }

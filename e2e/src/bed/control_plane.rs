@@ -136,8 +136,15 @@ pub struct Binder {
 }
 
 impl Binder {
-    /// The kubeconfig of a pod: with a token that is bound to it, as a kubelet mounts it.
-    pub fn kubeconfig_of_pod(&self, admin: &Path, namespace: &str, account: &str, pod: &str) -> Result<PathBuf> {
+    /// host:port.
+    pub fn api_server(&self, admin: &Path) -> Result<String> {
+        let config: Json = serde_yaml::from_str(&std::fs::read_to_string(admin)?)?;
+        let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap_or_default();
+        Ok(server.strip_prefix("https://").context("where the API server is")?.to_owned())
+    }
+
+    /// The kubeconfig of a pod: with a token that is bound to it, as a kubelet mounts it. `port`: of a proxy before the API server.
+    pub fn kubeconfig_of_pod(&self, admin: &Path, namespace: &str, account: &str, pod: &str, port: Option<u16>) -> Result<PathBuf> {
         let mut command = Command::new(&self.program);
         command.arg("kubectl").arg("--kubeconfig").arg(admin).arg("--cache-dir").arg(self.room.path().join("kubectl"));
         command.args(["create", "token", account, "-n", namespace, "--bound-object-kind", "Pod", "--bound-object-name", pod]);
@@ -145,6 +152,9 @@ impl Binder {
         ensure!(out.status.success(), "a token for {pod}: {}", String::from_utf8_lossy(&out.stderr).trim());
         let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(admin)?)?;
         config["users"][0]["user"] = serde_json::json!({ "token": String::from_utf8(out.stdout)?.trim() });
+        if let Some(port) = port {
+            config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+        }
         let path = self.room.path().join(format!("{namespace}-{pod}.kubeconfig"));
         std::fs::write(&path, serde_yaml::to_string(&config)?)?;
         Ok(path)

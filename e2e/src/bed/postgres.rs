@@ -34,7 +34,12 @@ impl Postgres {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        Postgres::url_at(self.port)
+    }
+
+    /// Through a proxy at this port.
+    pub fn url_at(port: u16) -> String {
+        format!("postgres://postgres@127.0.0.1:{port}/postgres")
     }
 
     pub fn port(&self) -> u16 {

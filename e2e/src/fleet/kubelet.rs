@@ -6,6 +6,7 @@ use super::service::Ready;
 use super::{KEY, NAMESPACE, PIPELINE};
 use crate::bed::{ControlPlane, Room, free_port};
 use crate::product::Product;
+use crate::proxy::{Proxy, Way};
 use anyhow::{Context, Result};
 use crds::switch::names::{STATE_FILE, state_config_map};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -14,8 +15,9 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -29,17 +31,36 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 pub struct Kubelet {
     pods: Pods,
+    undone: Undone,
+    room: Arc<Room>,
+    service: Ready,
+    wires: Option<Arc<Mutex<Way>>>,
     looking: JoinHandle<()>,
 }
 
 type Pods = Arc<Mutex<BTreeMap<String, Running>>>;
 
+/// What the kubelet leaves undone for now.
+#[derive(Clone, Default)]
+struct Undone {
+    /// What pods mount stays as it is.
+    mounts: Arc<AtomicBool>,
+    /// That a container runs again is not told.
+    told_starts: Arc<AtomicBool>,
+    /// Containers that have ended are not started: they have ended too often.
+    starts: Arc<AtomicBool>,
+}
+
 struct Running {
     role: String,
     port: u16,
     kubeconfig: PathBuf,
+    /// Between it and the API server.
+    wire: Option<Proxy>,
     uid: String,
     process: Option<Product>,
+    /// The API server has not heard yet that it was started.
+    untold: bool,
     ended: Option<Instant>,
     restarts: u32,
     told_to_end: bool,
@@ -57,10 +78,15 @@ pub struct Container {
 }
 
 impl Kubelet {
-    pub fn start(cluster: &ControlPlane, client: Client, room: Arc<Room>, service: Ready) -> Result<Kubelet> {
-        let pods = Pods::default();
+    /// `wired`: each pod reaches the API server through a proxy of its own.
+    pub fn start(cluster: &ControlPlane, client: Client, room: Arc<Room>, service: Ready, wired: bool) -> Result<Kubelet> {
+        let (pods, undone) = (Pods::default(), Undone::default());
+        let wires = wired.then(|| Arc::new(Mutex::new(Way::Open)));
         let mut machine = Machine::new(&client);
-        let node = Node { kubeconfig: cluster.kubeconfig(), bind: cluster.binder(), client, room, service, pods: pods.clone() };
+        let (kubeconfig, bind) = (cluster.kubeconfig(), cluster.binder());
+        let node = Node { kubeconfig, bind, client, room, service, pods, undone, wires };
+        let (pods, undone, room) = (node.pods.clone(), node.undone.clone(), node.room.clone());
+        let (service, wires) = (node.service.clone(), node.wires.clone());
         let looking = tokio::spawn(async move {
             for number in 0_u64.. {
                 let looked = async {
@@ -73,7 +99,7 @@ impl Kubelet {
                 sleep(LOOK).await;
             }
         });
-        Ok(Kubelet { pods, looking })
+        Ok(Kubelet { pods, undone, room, service, wires, looking })
     }
 
     pub fn containers(&self) -> Vec<Container> {
@@ -103,9 +129,63 @@ impl Kubelet {
         self.pods().get(pod).and_then(|running| running.process.as_ref()).context("no such pod")?.signal(signal)
     }
 
+    /// How the way to the API server is for pods that come from now on.
+    pub fn wires(&self, way: Way) {
+        if let Some(wires) = &self.wires {
+            *wires.lock().unwrap_or_else(PoisonError::into_inner) = way;
+        }
+    }
+
+    /// How the way between a pod and the API server is from now on.
+    pub fn wire(&self, pod: &str, way: Way) {
+        if let Some(wire) = self.pods().get(pod).and_then(|running| running.wire.as_ref()) {
+            wire.set(way);
+        }
+    }
+
+    /// The state of the switch that pods have mounted.
+    pub fn mounted_state(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(mounted(&self.room, STATE_FILE))?)
+    }
+
+    /// Puts another one there.
+    pub fn mount_state(&self, text: &str) -> Result<()> {
+        replace(&mounted(&self.room, STATE_FILE), text)
+    }
+
+    /// kill -9 of a pod that nobody knows any more.
+    pub fn end(&self, pod: &str) {
+        if let Some(mut running) = self.pods().remove(pod) {
+            self.service.set(running.port, false);
+            if let Some(process) = running.process.as_mut() {
+                process.kill();
+            }
+        }
+    }
+
+    /// Whether what pods mount is brought up to date.
+    pub fn mounts(&self, brought: bool) {
+        self.undone.mounts.store(!brought, Ordering::Relaxed);
+    }
+
+    /// Whether a container that has ended is started again, or has ended too often for that.
+    pub fn starts(&self, again: bool) {
+        self.undone.starts.store(!again, Ordering::Relaxed);
+    }
+
+    /// Whether the API server is told of a container that runs again.
+    pub fn tells_of_starts(&self, told: bool) {
+        self.undone.told_starts.store(!told, Ordering::Relaxed);
+    }
+
     /// Resident memory of a pod's process, in KiB: now, and the most there has been.
     pub fn memory_kib(&self, pod: &str) -> Result<(u64, u64)> {
         self.pods().get(pod).and_then(|running| running.process.as_ref()).context("no such pod")?.memory_kib()
+    }
+
+    /// The ports from which the connections of a pod come.
+    pub fn ports(&self, pod: &str) -> Result<BTreeSet<u16>> {
+        self.pods().get(pod).and_then(|running| running.process.as_ref()).context("no such pod")?.ports()
     }
 
     /// What all pods have printed so far, by their names.
@@ -141,11 +221,13 @@ struct Node {
     room: Arc<Room>,
     service: Ready,
     pods: Pods,
+    undone: Undone,
+    wires: Option<Arc<Mutex<Way>>>,
 }
 
 impl Node {
     async fn look(&self, machine: &Machine, mounts: bool) -> Result<()> {
-        if mounts {
+        if mounts && !self.undone.mounts.load(Ordering::Relaxed) {
             self.mount().await?;
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
@@ -155,7 +237,7 @@ impl Node {
             let known = lock(&self.pods).contains_key(&name);
             if !known && pod.metadata.deletion_timestamp.is_none() {
                 machine.bind(pod).await?;
-                self.adopt(pod)?;
+                self.adopt(pod).await?;
             }
             self.tend(&api, pod).await.with_context(|| name)?;
         }
@@ -181,24 +263,35 @@ impl Node {
     }
 
     fn file(&self, key: &str) -> PathBuf {
-        self.room.path().join("mounted").join(key)
+        mounted(&self.room, key)
     }
 
-    fn adopt(&self, pod: &Pod) -> Result<()> {
+    async fn adopt(&self, pod: &Pod) -> Result<()> {
         let container = pod.spec.as_ref().and_then(|spec| spec.containers.first()).context("a pod without a container")?;
         let role = container.args.as_ref().and_then(|args| args.first()).context("a container without a role")?.clone();
         let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).context("a pod without an account")?;
         if !self.file("config.json").exists() {
             return Ok(());
         }
-        let kubeconfig = self.bind.kubeconfig_of_pod(&self.kubeconfig, NAMESPACE, &account, &pod.name_any())?;
+        let wire = match &self.wires {
+            Some(way) => {
+                let wire = Proxy::start(self.bind.api_server(&self.kubeconfig)?).await?;
+                wire.set(*way.lock().unwrap_or_else(PoisonError::into_inner));
+                Some(wire)
+            }
+            None => None,
+        };
+        let port = wire.as_ref().map(Proxy::port);
+        let kubeconfig = self.bind.kubeconfig_of_pod(&self.kubeconfig, NAMESPACE, &account, &pod.name_any(), port)?;
         let uid = pod.uid().context("a pod has a uid")?;
         let running = Running {
             role,
             port: free_port()?,
             kubeconfig,
+            wire,
             uid,
             process: None,
+            untold: false,
             ended: None,
             restarts: 0,
             told_to_end: false,
@@ -210,23 +303,23 @@ impl Node {
 
     async fn tend(&self, api: &Api<Pod>, pod: &Pod) -> Result<()> {
         let name = pod.name_any();
-        let news = self.step(&name, pod.metadata.deletion_timestamp.is_some())?;
-        match news {
-            News::None => {}
-            News::Started(role, restarts) => {
+        let seen = self.step(&name, pod.metadata.deletion_timestamp.is_some())?;
+        match seen {
+            Seen::None => {}
+            Seen::Started(role, restarts) => {
                 let state = json!({"running": {"startedAt": now()}});
                 self.say(api, &name, &role, restarts, state, json!(null)).await?;
             }
-            News::Ended(role, restarts) => {
+            Seen::Ended(role, restarts) => {
                 let ended = json!({"terminated": {"exitCode": 137, "finishedAt": now()}});
                 let state = json!({"waiting": {"reason": "CrashLoopBackOff"}});
                 self.say(api, &name, &role, restarts, state, ended).await?;
             }
-            News::Gone => {
+            Seen::Gone => {
                 lock(&self.pods).remove(&name);
                 let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
             }
-            News::Ask(url) => {
+            Seen::Ask(url) => {
                 let ready = crate::http(Duration::from_secs(1)).get(url).send().await.is_ok_and(|answer| answer.status().is_success());
                 self.ready(api, &name, ready).await?;
             }
@@ -234,14 +327,14 @@ impl Node {
         Ok(())
     }
 
-    fn step(&self, name: &str, deleted: bool) -> Result<News> {
+    fn step(&self, name: &str, deleted: bool) -> Result<Seen> {
         let mut pods = lock(&self.pods);
-        let Some(running) = pods.get_mut(name) else { return Ok(News::None) };
+        let Some(running) = pods.get_mut(name) else { return Ok(Seen::None) };
         if let Some(process) = running.process.as_mut() {
             if process.ended()?.is_some() {
                 (running.process, running.ended, running.ready) = (None, Some(Instant::now()), false);
                 self.service.set(running.port, false);
-                return Ok(if deleted { News::Gone } else { News::Ended(running.role.clone(), running.restarts) });
+                return Ok(if deleted { Seen::Gone } else { Seen::Ended(running.role.clone(), running.restarts) });
             }
             if deleted && !running.told_to_end {
                 running.told_to_end = true;
@@ -249,18 +342,24 @@ impl Node {
                 self.service.set(running.port, false);
                 process.signal(Signal::SIGTERM)?;
             }
+            if running.untold && !self.undone.told_starts.load(Ordering::Relaxed) {
+                running.untold = false;
+                return Ok(Seen::Started(running.role.clone(), running.restarts));
+            }
             let ask = !running.ready && !deleted;
-            return Ok(if ask { News::Ask(format!("http://127.0.0.1:{}/readyz/latched", running.port)) } else { News::None });
+            return Ok(if ask { Seen::Ask(format!("http://127.0.0.1:{}/readyz/latched", running.port)) } else { Seen::None });
         }
         if deleted {
-            return Ok(News::Gone);
+            return Ok(Seen::Gone);
         }
-        if running.ended.is_some_and(|ended| ended.elapsed() < AGAIN) {
-            return Ok(News::None);
+        let too_often = self.undone.starts.load(Ordering::Relaxed);
+        if running.ended.is_some_and(|ended| too_often || ended.elapsed() < AGAIN) {
+            return Ok(Seen::None);
         }
         running.restarts += u32::from(running.ended.is_some());
         running.process = Some(self.process(name, running)?);
-        Ok(News::Started(running.role.clone(), running.restarts))
+        running.untold = true;
+        Ok(Seen::None)
     }
 
     fn process(&self, name: &str, running: &Running) -> Result<Product> {
@@ -308,12 +407,17 @@ impl Node {
     }
 }
 
-enum News {
+enum Seen {
     None,
     Started(String, u32),
     Ended(String, u32),
     Gone,
     Ask(String),
+}
+
+/// Where pods find what they mount.
+fn mounted(room: &Room, key: &str) -> PathBuf {
+    room.path().join("mounted").join(key)
 }
 
 pub(super) fn now() -> String {

@@ -17,7 +17,7 @@ use crds::member::{Answer, PipelineMember};
 use crds::switch::names::{STATE_FILE, state_config_map};
 use crds::switch::{Phase, SwitchState};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client};
 use operator::Operator;
 use serde_json::{Value as Json, json};
@@ -38,7 +38,7 @@ pub struct Fleet {
     operator: Operator,
     pub left: (Kafka, Proxy),
     pub right: (Kafka, Proxy),
-    pub postgres: Postgres,
+    pub postgres: (Postgres, Proxy),
     client: Client,
     cluster: ControlPlane,
     room: Arc<Room>,
@@ -52,13 +52,15 @@ pub struct Shape {
     pub left_partitions: usize,
     pub right_partitions: usize,
     pub hold_deadline: &'static str,
+    /// Nothing lies between the product and what it uses, and Kafka is quick when it has run for a while: to measure.
+    pub direct: bool,
     /// What of the document reads otherwise: this, and that in its place.
     pub changes: Vec<(&'static str, String)>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { apis: 2, workers: 2, left_partitions: 6, right_partitions: 6, hold_deadline: "1s", changes: Vec::new() }
+        Shape { apis: 2, workers: 2, left_partitions: 6, right_partitions: 6, hold_deadline: "1s", direct: false, changes: Vec::new() }
     }
 }
 
@@ -92,10 +94,22 @@ spec:
     })
 }
 
+async fn kafka(direct: bool) -> Result<(Kafka, Proxy)> {
+    if !direct {
+        return Kafka::behind_proxy().await;
+    }
+    let kafka = Kafka::for_load().await?;
+    let proxy = Proxy::start(kafka.bootstrap()).await?;
+    Ok((kafka, proxy))
+}
+
 impl Fleet {
     pub async fn start(shape: Shape) -> Result<Fleet> {
         let (cluster, left, right, postgres) =
-            tokio::try_join!(ControlPlane::start(), Kafka::behind_proxy(), Kafka::behind_proxy(), Postgres::start())?;
+            tokio::try_join!(ControlPlane::start(), kafka(shape.direct), kafka(shape.direct), Postgres::start())?;
+        let database = Proxy::start(format!("127.0.0.1:{}", postgres.port())).await?;
+        let address = |kafka: &Kafka| if shape.direct { kafka.bootstrap() } else { kafka.proxied() };
+        let port = if shape.direct { postgres.port() } else { database.port() };
         for (kafka, partitions) in [(&left.0, shape.left_partitions), (&right.0, shape.right_partitions)] {
             let partitions = i32::try_from(partitions)?;
             kafka.create_topic("orders", partitions).await?;
@@ -111,12 +125,13 @@ impl Fleet {
         let secret = |name: &str, value: &str| {
             cluster.kubectl(&["-n", NAMESPACE, "create", "secret", "generic", name, &format!("--from-literal={value}")])
         };
-        secret("db", &format!("url={}", postgres.url()))?;
+        secret("db", &format!("url={}", Postgres::url_at(port)))?;
         secret(&format!("{PIPELINE}-api-keys"), &format!("test={KEY}"))?;
-        cluster.apply(&document(&shape, &left.0.proxied(), &right.0.proxied())?)?;
+        cluster.apply(&document(&shape, &address(&left.0), &address(&right.0))?)?;
         let client = client_of(&cluster.kubeconfig()).await?;
         let service = Service::start().await?;
-        let kubelet = Kubelet::start(&cluster, client.clone(), room.clone(), service.ready())?;
+        let kubelet = Kubelet::start(&cluster, client.clone(), room.clone(), service.ready(), !shape.direct)?;
+        let postgres = (postgres, database);
         let fleet = Fleet { service, kubelet, operator, left, right, postgres, client, cluster, room };
         fleet.ready(shape.apis + shape.workers).await?;
         Ok(fleet)
@@ -178,9 +193,18 @@ impl Fleet {
         self.operator.printed()
     }
 
+    /// Deletes the state of the switch.
+    pub async fn forget(&self) -> Result<()> {
+        self.states().delete(&state_config_map(PIPELINE), &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    fn states(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
     pub async fn state(&self) -> Result<SwitchState> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let map = maps.get(&state_config_map(PIPELINE)).await?;
+        let map = self.states().get(&state_config_map(PIPELINE)).await?;
         let text = map.data.as_ref().and_then(|data| data.get(STATE_FILE)).context("no state")?;
         Ok(SwitchState::parse(text)?)
     }
@@ -206,11 +230,11 @@ impl Fleet {
     }
 
     /// kill -9, and another one at once.
-    pub async fn replace_operator(&mut self) -> Result<()> {
+    pub async fn replace_operator(&self) -> Result<()> {
         self.operator.replace().await
     }
 
     pub fn database(&self) -> (String, String) {
-        (self.postgres.url(), PIPELINE.to_owned())
+        (self.postgres.0.url(), PIPELINE.to_owned())
     }
 }

@@ -1,13 +1,13 @@
 //! Switches back and forth under load while things go wrong, and what the ledger says of it in the end.
 
-use super::{Fleet, KEY, PIPELINE};
+mod adversity;
+
+use super::{Fleet, KEY};
 use crate::bed::eventually;
 use crate::ledger::{self, Stored};
 use crate::load::{self, Plan, Told};
-use crate::proxy::{Proxy, Way};
 use anyhow::{Context, Result, ensure};
 use crds::switch::Phase;
-use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -25,45 +25,91 @@ pub struct Storm {
     pub switches: usize,
     /// Every so many switches something goes wrong; 0: never.
     pub fault_every: usize,
+    /// What may go wrong.
+    pub faults: Vec<Fault>,
     pub clients: usize,
     /// What a client waits between two orders.
     pub pace: Duration,
     pub seed: u64,
 }
 
+/// What goes wrong during a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     /// kill -9 of a pod's process.
     Kill,
     /// A pod stands still for longer than a Hold may last.
     Stop,
-    /// The broker that is left, or the one that is gone to, answers nothing for a while.
-    Stall { target: bool },
-    /// It is cut off.
-    Cut { target: bool },
-    /// It answers late.
-    Slow { target: bool },
+    /// The broker that is left answers nothing for a while, or is cut off, or answers late.
+    StallSource,
+    CutSource,
+    SlowSource,
+    /// It does not get what one pod has written just before the writes are to stop.
+    Unsettled,
+    /// And the one that is gone to.
+    StallTarget,
+    CutTarget,
+    SlowTarget,
     /// Another operator has to go on.
     Operator,
     /// Pods come and go.
     Scale,
     /// Another switch before the first one is drained.
     Back,
+    /// A pod hears everything later than the others.
+    Late,
+    /// The database answers nothing for a while: what was read is not applied.
+    Database,
+    /// Both, the database from when the late pod still writes.
+    LateAndDatabase,
+    /// Pods find the state of before the switch in what they mount.
+    OldFile,
+    /// A pod comes that hears everything later than the others, and nothing any more once it serves; what it mounts is of before the switch.
+    Newcomer,
+    /// A pod is killed, and runs again before the API server hears of that; it hears everything later than the others.
+    Untold,
+    /// Nobody is there to seal what was closed, when the way goes back already.
+    Unsealed,
+    /// The operator dies when the target is open, the state is deleted, and a pod stands still.
+    Forgotten,
+    /// A pod that is cut off from the API server is deleted by force, and goes on writing. Then the order is not promised, but that
+    /// everything takes effect, once.
+    CutOff,
 }
 
-const FAULTS: [Fault; 11] = [
+/// All that must do no harm.
+pub const FAULTS: [Fault; 20] = [
     Fault::Kill,
     Fault::Stop,
-    Fault::Stall { target: false },
-    Fault::Stall { target: true },
-    Fault::Cut { target: false },
-    Fault::Cut { target: true },
-    Fault::Slow { target: false },
-    Fault::Slow { target: true },
+    Fault::StallSource,
+    Fault::CutSource,
+    Fault::SlowSource,
+    Fault::Unsettled,
+    Fault::StallTarget,
+    Fault::CutTarget,
+    Fault::SlowTarget,
     Fault::Operator,
     Fault::Scale,
     Fault::Back,
+    Fault::Late,
+    Fault::Database,
+    Fault::LateAndDatabase,
+    Fault::OldFile,
+    Fault::Newcomer,
+    Fault::Untold,
+    Fault::Unsealed,
+    Fault::Forgotten,
 ];
+
+impl std::str::FromStr for Fault {
+    type Err = anyhow::Error;
+
+    /// By its name: `Kill`.
+    fn from_str(name: &str) -> Result<Fault> {
+        let found = FAULTS.into_iter().chain([Fault::CutOff]).find(|fault| format!("{fault:?}") == name);
+        found.with_context(|| format!("there is no fault {name}; there are {FAULTS:?} and CutOff"))
+    }
+}
 
 /// What came of it, for people.
 #[derive(Debug)]
@@ -110,7 +156,7 @@ impl std::fmt::Display for Outcome {
 
 /// `stored` reads what the database holds.
 pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
-    fleet: &mut Fleet,
+    fleet: &Fleet,
     storm: &Storm,
     stored: impl Fn(String, String) -> S,
 ) -> Result<Outcome> {
@@ -132,19 +178,16 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
     let (mut opened, mut faults) = (Vec::new(), 0);
     let mut target = "left";
     for number in 1..=storm.switches {
-        target = if target == "left" { "right" } else { "left" };
-        let fault = (storm.fault_every > 0 && number % storm.fault_every == 0).then(|| *FAULTS.choose(&mut random).unwrap_or(&Fault::Kill));
+        target = other(target);
+        let fault = (storm.fault_every > 0 && number % storm.fault_every == 0).then(|| storm.faults.choose(&mut random).copied()).flatten();
         faults += usize::from(fault.is_some());
         let begun = Instant::now();
-        fleet.switch_to(target)?;
-        if let Some(fault) = fault {
-            sleep(Duration::from_millis(random.random_range(0..600))).await;
-            if fault == Fault::Back {
-                fleet.until("the first one is open", SWITCHED_WITHIN, |state| *state.newest().backend == *target).await?;
-                target = if target == "left" { "right" } else { "left" };
-                fleet.switch_to(target)?;
+        match fault {
+            None => fleet.switch_to(target)?,
+            Some(fault) => {
+                let switched = adversity::switch(fleet, fault, target, &mut random).await;
+                target = switched.with_context(|| format!("switch {number} to {target}: {fault:?}"))?;
             }
-            inflict(fleet, fault, target, &mut random).await.with_context(|| format!("switch {number}: {fault:?}"))?;
         }
         let there = |state: &crds::switch::SwitchState| *state.newest().backend == *target && *state.phase() == Phase::Steady;
         fleet
@@ -159,7 +202,7 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
     }
     stop.store(true, Ordering::Relaxed);
     let told: Vec<Told> = load.await??;
-    fleet.settled_on(target, SETTLED_WITHIN).await?;
+    let settled = fleet.settled_on(target, SETTLED_WITHIN).await;
     let wanted: usize = told.iter().map(Told::accepted).sum();
     let (url, pipeline) = fleet.database();
     let effects = |stored: &[Stored]| stored.iter().map(|order| 1 + order.history.len()).sum::<usize>();
@@ -170,6 +213,8 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
     };
     let _ = eventually("everything accepted is stored", SETTLED_WITHIN, all).await; // what is missing is the ledger's to say
     let stored = stored(url, pipeline).await?;
+    let mut complaints = ledger::faults(&told, &stored);
+    complaints.extend(settled.err().map(|error| format!("it does not settle: {error:#}")));
     let mut pauses: Vec<f64> = fleet.kubelet.printed().iter().flat_map(|(_, printed)| pauses(printed)).collect();
     pauses.sort_by(f64::total_cmp);
     opened.sort_by(f64::total_cmp);
@@ -182,7 +227,7 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
         took: began.elapsed(),
         pauses,
         opened,
-        complaints: ledger::faults(&told, &stored),
+        complaints,
     })
 }
 
@@ -192,40 +237,6 @@ pub fn pauses(printed: &str) -> Vec<f64> {
     said.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
 }
 
-async fn inflict(fleet: &mut Fleet, fault: Fault, target: &str, random: &mut StdRng) -> Result<()> {
-    let pods = fleet.kubelet.containers();
-    let Some(pod) = pods.choose(random).map(|container| container.pod.clone()) else { return Ok(()) };
-    let side = |of_target: bool| if of_target == (target == "left") { "left" } else { "right" };
-    match fault {
-        Fault::Kill => fleet.kubelet.kill(&pod),
-        Fault::Stop => {
-            let _ = fleet.kubelet.signal(&pod, Signal::SIGSTOP);
-            sleep(Duration::from_millis(2500)).await;
-            let _ = fleet.kubelet.signal(&pod, Signal::SIGCONT);
-        }
-        Fault::Stall { target } => disturb(fleet, side(target), Way::Stalled, 2000).await,
-        Fault::Cut { target } => disturb(fleet, side(target), Way::Cut, 2000).await,
-        Fault::Slow { target } => disturb(fleet, side(target), Way::Slow(Duration::from_millis(60)), 3000).await,
-        Fault::Operator => fleet.replace_operator().await?,
-        Fault::Scale => {
-            let replicas = random.random_range(1..=3).to_string();
-            fleet.kubectl(&[
-                "patch",
-                "op",
-                PIPELINE,
-                "--type=merge",
-                "-p",
-                &format!(r#"{{"spec":{{"api":{{"replicas":{replicas}}}}}}}"#),
-            ])?;
-        }
-        Fault::Back => {}
-    }
-    Ok(())
-}
-
-async fn disturb(fleet: &Fleet, backend: &str, way: Way, for_ms: u64) {
-    let proxy: &Proxy = if backend == "left" { &fleet.left.1 } else { &fleet.right.1 };
-    proxy.set(way);
-    sleep(Duration::from_millis(for_ms)).await;
-    proxy.set(Way::Open);
+fn other(backend: &str) -> &'static str {
+    if backend == "left" { "right" } else { "left" }
 }

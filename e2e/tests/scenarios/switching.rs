@@ -4,7 +4,7 @@ use crate::killed::{plan, reached};
 use crate::pipeline::{KEY, READY, effects, expected, stored_at, stored_in};
 use crate::up::{DOCUMENT, Laptop};
 use e2e::bed::eventually;
-use e2e::fleet::storm::{Storm, pauses, storm};
+use e2e::fleet::storm::{FAULTS, Storm, pauses, storm};
 use e2e::fleet::{self, Fleet, Shape};
 use e2e::load::{Plan, Told};
 use e2e::product::Product;
@@ -135,22 +135,26 @@ async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
     assert_eq!(repeats, 0, "no request was refused\n{}", fleet.kubelet.tails());
 }
 
-/// Half of the switches with a fault, chosen by a seed. `SWITCHES`, `SEED`, `CLIENTS`, `PACE_MS`, `APIS` and `FAULT_EVERY` change it.
+/// Half of the switches with a fault, chosen by a seed. `SWITCHES`, `SEED`, `CLIENTS`, `PACE_MS`, `APIS`, `FAULT_EVERY` and `FAULTS` (their
+/// names, with commas) change it; `DIRECT` leaves the proxies out, to measure.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong_during_switches() {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap());
     let seed = number("SEED", rand::random::<u64>() % 1_000_000);
     println!("SEED={seed}");
-    let shape = Shape { apis: number("APIS", 2) as usize, right_partitions: 4, ..Shape::default() };
-    let mut fleet = Fleet::start(shape).await.unwrap();
+    let direct = std::env::var_os("DIRECT").is_some();
+    let shape = Shape { apis: number("APIS", 2) as usize, right_partitions: 4, direct, ..Shape::default() };
+    let fleet = Fleet::start(shape).await.unwrap();
+    let faults = std::env::var("FAULTS").map_or(FAULTS.to_vec(), |names| names.split(',').map(|name| name.parse().unwrap()).collect());
     let plan = Storm {
         switches: number("SWITCHES", 12) as usize,
         fault_every: number("FAULT_EVERY", 2) as usize,
+        faults,
         clients: number("CLIENTS", 16) as usize,
         pace: Duration::from_millis(number("PACE_MS", 20)),
         seed,
     };
-    let outcome = storm(&mut fleet, &plan, async |url: String, pipeline: String| stored_at(&url, &pipeline).await).await.unwrap();
+    let outcome = storm(&fleet, &plan, async |url: String, pipeline: String| stored_at(&url, &pipeline).await).await.unwrap();
     println!("{outcome}");
     assert!(outcome.complaints.is_empty(), "SEED={seed}\n{:#?}", &outcome.complaints[..outcome.complaints.len().min(20)]);
 }

@@ -16,7 +16,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crds::member::{BackendRequest, MemberPod, PipelineMemberSpec, Role};
 use crds::pipeline::Name;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::{self, Rules, Source, SwitchState};
+use crds::switch::{self, Rule, Rules, Source, SwitchState};
 use kube::{Api, Client};
 use member::Members;
 use state::Origin;
@@ -72,15 +72,22 @@ pub async fn join(pod: Pod, config: &RuntimeConfig, role: Role) -> Member {
     let members = Members::new(Api::namespaced(client.clone(), &config.namespace), pod);
     let origin = Origin { states: Api::namespaced(client, &config.namespace), pipeline: config.pipeline.clone() };
     let limits = switch::Limits { purge_after: config.switching.hold_deadline / 2, cut_off_after: CUT_OFF_AFTER };
+    let rules = Rules::in_force(); // all of them, but in a build for fault tests
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         let joined = async {
-            members.write(&spec).await?;
-            let mut protocol = switch::Gate::new(Rules::in_force(), limits, began.elapsed());
-            protocol.joined();
-            let state = origin.read().await?.ok_or_else(|| "the operator has not written the state of the switch yet".to_owned())?;
-            protocol.observe(Source::Quorum, &state, began.elapsed());
+            let mut protocol = switch::Gate::new(rules, limits, began.elapsed());
+            if rules.keep(Rule::JoinBeforeRead) {
+                members.write(&spec).await?;
+                protocol.joined();
+            }
+            let old = if rules.keep(Rule::QuorumRead) { None } else { state::read_file(&file).await };
+            let (source, state) = match old {
+                Some(state) => (Source::File, state),
+                None => (Source::Quorum, origin.read().await?.ok_or("the operator has not written the state of the switch yet")?),
+            };
+            protocol.observe(source, &state, began.elapsed());
             Ok::<_, String>(Gate::switched(protocol, began))
         };
         match joined.await {

@@ -68,6 +68,12 @@ pub async fn follow_file(file: PathBuf, told: impl Fn(Source, Arc<SwitchState>))
     }
 }
 
+/// What the mounted file says just now. Half written it is no JSON.
+pub async fn read_file(file: &Path) -> Option<Arc<SwitchState>> {
+    let text = tokio::fs::read(file).await.ok()?;
+    SwitchState::parse(&String::from_utf8_lossy(&text)).ok().map(Arc::new)
+}
+
 pub fn mounted() -> PathBuf {
     Path::new(STATE_DIR).join(STATE_FILE)
 }
