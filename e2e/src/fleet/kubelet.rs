@@ -30,25 +30,19 @@ const LOOKS_TO_MOUNT: u64 = 5;
 const AGAIN: Duration = Duration::from_millis(500);
 
 pub struct Kubelet {
-    pods: Pods,
-    undone: Undone,
-    room: Arc<Room>,
-    service: Ready,
-    wires: Option<Arc<Mutex<Way>>>,
+    node: Arc<Node>,
     looking: JoinHandle<()>,
 }
 
-type Pods = Arc<Mutex<BTreeMap<String, Running>>>;
-
 /// What the kubelet leaves undone for now.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Undone {
     /// What pods mount stays as it is.
-    mounts: Arc<AtomicBool>,
+    mounts: AtomicBool,
     /// That a container runs again is not told.
-    told_starts: Arc<AtomicBool>,
+    told_starts: AtomicBool,
     /// Containers that have ended are not started: they have ended too often.
-    starts: Arc<AtomicBool>,
+    starts: AtomicBool,
 }
 
 struct Running {
@@ -80,18 +74,23 @@ pub struct Container {
 impl Kubelet {
     /// `wired`: each pod reaches the API server through a proxy of its own.
     pub fn start(cluster: &ControlPlane, client: Client, room: Arc<Room>, service: Ready, wired: bool) -> Result<Kubelet> {
-        let (pods, undone) = (Pods::default(), Undone::default());
-        let wires = wired.then(|| Arc::new(Mutex::new(Way::Open)));
         let mut machine = Machine::new(&client);
-        let (kubeconfig, bind) = (cluster.kubeconfig(), cluster.binder());
-        let node = Node { kubeconfig, bind, client, room, service, pods, undone, wires };
-        let (pods, undone, room) = (node.pods.clone(), node.undone.clone(), node.room.clone());
-        let (service, wires) = (node.service.clone(), node.wires.clone());
+        let node = Arc::new(Node {
+            kubeconfig: cluster.kubeconfig(),
+            bind: cluster.binder(),
+            client,
+            room,
+            service,
+            pods: Mutex::default(),
+            undone: Undone::default(),
+            wires: wired.then(|| Mutex::new(Way::Open)),
+        });
+        let looks = node.clone();
         let looking = tokio::spawn(async move {
             for number in 0_u64.. {
                 let looked = async {
                     machine.say().await?;
-                    node.look(&machine, number.is_multiple_of(LOOKS_TO_MOUNT)).await
+                    looks.look(&machine, number.is_multiple_of(LOOKS_TO_MOUNT)).await
                 };
                 if let Err(error) = looked.await {
                     eprintln!("kubelet: {error:#}");
@@ -99,7 +98,7 @@ impl Kubelet {
                 sleep(LOOK).await;
             }
         });
-        Ok(Kubelet { pods, undone, room, service, wires, looking })
+        Ok(Kubelet { node, looking })
     }
 
     pub fn containers(&self) -> Vec<Container> {
@@ -131,7 +130,7 @@ impl Kubelet {
 
     /// How the way to the API server is for pods that come from now on.
     pub fn wires(&self, way: Way) {
-        if let Some(wires) = &self.wires {
+        if let Some(wires) = &self.node.wires {
             *wires.lock().unwrap_or_else(PoisonError::into_inner) = way;
         }
     }
@@ -145,18 +144,18 @@ impl Kubelet {
 
     /// The state of the switch that pods have mounted.
     pub fn mounted_state(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(mounted(&self.room, STATE_FILE))?)
+        Ok(std::fs::read_to_string(self.node.file(STATE_FILE))?)
     }
 
     /// Puts another one there.
     pub fn mount_state(&self, text: &str) -> Result<()> {
-        replace(&mounted(&self.room, STATE_FILE), text)
+        replace(&self.node.file(STATE_FILE), text)
     }
 
     /// kill -9 of a pod that nobody knows any more.
     pub fn end(&self, pod: &str) {
         if let Some(mut running) = self.pods().remove(pod) {
-            self.service.set(running.port, false);
+            self.node.service.set(running.port, false);
             if let Some(process) = running.process.as_mut() {
                 process.kill();
             }
@@ -165,17 +164,17 @@ impl Kubelet {
 
     /// Whether what pods mount is brought up to date.
     pub fn mounts(&self, brought: bool) {
-        self.undone.mounts.store(!brought, Ordering::Relaxed);
+        self.node.undone.mounts.store(!brought, Ordering::Relaxed);
     }
 
     /// Whether a container that has ended is started again, or has ended too often for that.
     pub fn starts(&self, again: bool) {
-        self.undone.starts.store(!again, Ordering::Relaxed);
+        self.node.undone.starts.store(!again, Ordering::Relaxed);
     }
 
     /// Whether the API server is told of a container that runs again.
     pub fn tells_of_starts(&self, told: bool) {
-        self.undone.told_starts.store(!told, Ordering::Relaxed);
+        self.node.undone.told_starts.store(!told, Ordering::Relaxed);
     }
 
     /// Resident memory of a pod's process, in KiB: now, and the most there has been.
@@ -200,7 +199,7 @@ impl Kubelet {
     }
 
     fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
-        lock(&self.pods)
+        self.node.pods()
     }
 }
 
@@ -210,22 +209,23 @@ impl Drop for Kubelet {
     }
 }
 
-fn lock(pods: &Pods) -> MutexGuard<'_, BTreeMap<String, Running>> {
-    pods.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 struct Node {
     kubeconfig: PathBuf,
     bind: crate::bed::Binder,
     client: Client,
     room: Arc<Room>,
     service: Ready,
-    pods: Pods,
+    pods: Mutex<BTreeMap<String, Running>>,
     undone: Undone,
-    wires: Option<Arc<Mutex<Way>>>,
+    /// How the way to the API server is for pods that come; None: it is direct.
+    wires: Option<Mutex<Way>>,
 }
 
 impl Node {
+    fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn look(&self, machine: &Machine, mounts: bool) -> Result<()> {
         if mounts && !self.undone.mounts.load(Ordering::Relaxed) {
             self.mount().await?;
@@ -234,7 +234,7 @@ impl Node {
         let pods = api.list(&ListParams::default()).await?.items;
         for pod in &pods {
             let name = pod.name_any();
-            let known = lock(&self.pods).contains_key(&name);
+            let known = self.pods().contains_key(&name);
             if !known && pod.metadata.deletion_timestamp.is_none() {
                 machine.bind(pod).await?;
                 self.adopt(pod).await?;
@@ -262,8 +262,9 @@ impl Node {
         Ok(())
     }
 
+    /// Where pods find what they mount.
     fn file(&self, key: &str) -> PathBuf {
-        mounted(&self.room, key)
+        self.room.path().join("mounted").join(key)
     }
 
     async fn adopt(&self, pod: &Pod) -> Result<()> {
@@ -297,7 +298,7 @@ impl Node {
             told_to_end: false,
             ready: false,
         };
-        lock(&self.pods).insert(pod.name_any(), running);
+        self.pods().insert(pod.name_any(), running);
         Ok(())
     }
 
@@ -316,7 +317,7 @@ impl Node {
                 self.say(api, &name, &role, restarts, state, ended).await?;
             }
             Seen::Gone => {
-                lock(&self.pods).remove(&name);
+                self.pods().remove(&name);
                 let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
             }
             Seen::Ask(url) => {
@@ -328,7 +329,7 @@ impl Node {
     }
 
     fn step(&self, name: &str, deleted: bool) -> Result<Seen> {
-        let mut pods = lock(&self.pods);
+        let mut pods = self.pods();
         let Some(running) = pods.get_mut(name) else { return Ok(Seen::None) };
         if let Some(process) = running.process.as_mut() {
             if process.ended()?.is_some() {
@@ -377,7 +378,7 @@ impl Node {
         if !ready {
             return Ok(());
         }
-        if let Some(running) = lock(&self.pods).get_mut(name) {
+        if let Some(running) = self.pods().get_mut(name) {
             running.ready = true;
             if running.role == "api" {
                 self.service.set(running.port, true);
@@ -413,11 +414,6 @@ enum Seen {
     Ended(String, u32),
     Gone,
     Ask(String),
-}
-
-/// Where pods find what they mount.
-fn mounted(room: &Room, key: &str) -> PathBuf {
-    room.path().join("mounted").join(key)
 }
 
 pub(super) fn now() -> String {

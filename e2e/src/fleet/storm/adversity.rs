@@ -58,7 +58,7 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
         Fault::Unsettled => {
             from.set_only(fleet.kubelet.ports(&api.pod).unwrap_or_default(), Way::Stalled);
             fleet.switch_to(target)?;
-            let _ = reached(fleet, |state| is_held(state, target) || is_open(state, target)).await?;
+            reached(fleet, |state| is_held(state, target) || is_open(state, target)).await;
             // Before the pod gives up what is in flight. It is applied together with what comes after it.
             sleep(ms(300)).await;
             fleet.postgres.1.set(Way::Stalled);
@@ -78,7 +78,7 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
         Fault::Late => {
             fleet.kubelet.wire(&api.pod, Way::Slow(LATER));
             fleet.switch_to(target)?;
-            let _ = reached(fleet, |state| is_open(state, target)).await?;
+            reached(fleet, |state| is_open(state, target)).await;
             sleep(2 * LATER).await;
             fleet.kubelet.wire(&api.pod, Way::Open);
         }
@@ -86,7 +86,7 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             let database = &fleet.postgres.1;
             database.set(Way::Stalled);
             fleet.switch_to(target)?;
-            let _ = reached(fleet, |state| is_open(state, target)).await?;
+            reached(fleet, |state| is_open(state, target)).await;
             sleep(soon).await;
             database.set(Way::Open);
         }
@@ -94,10 +94,10 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             let database = &fleet.postgres.1;
             fleet.kubelet.wire(&api.pod, Way::Slow(LATER));
             fleet.switch_to(target)?;
-            if reached(fleet, |state| is_held(state, target) || is_open(state, target)).await? {
+            if reached(fleet, |state| is_held(state, target) || is_open(state, target)).await {
                 sleep(ms(100)).await; // whoever seals too early has done it, and what lay before the seal is applied
                 database.set(Way::Stalled);
-                let _ = reached(fleet, |state| is_open(state, target)).await?;
+                reached(fleet, |state| is_open(state, target)).await;
                 sleep(ms(400)).await;
                 database.set(Way::Open);
             }
@@ -107,7 +107,7 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             fleet.kubelet.mounts(false);
             let old = fleet.kubelet.mounted_state()?;
             fleet.switch_to(target)?;
-            if reached(fleet, |state| is_open(state, target)).await? {
+            if reached(fleet, |state| is_open(state, target)).await {
                 sleep(ms(200)).await;
                 // Pods look again only when it has changed.
                 fleet.kubelet.mount_state(&format!("{old}\n"))?;
@@ -139,17 +139,17 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             let _ = serves(fleet, |pod| pod.pod == api.pod && pod.restarts > api.restarts).await; // it may have been one too many
             fleet.kubelet.wire(&api.pod, Way::Slow(LATER));
             fleet.switch_to(target)?;
-            let _ = reached(fleet, |state| is_open(state, target)).await?;
+            reached(fleet, |state| is_open(state, target)).await;
             sleep(2 * LATER).await;
             fleet.kubelet.wire(&api.pod, Way::Open);
             fleet.kubelet.tells_of_starts(true);
         }
         Fault::Unsealed => {
             fleet.switch_to(target)?;
-            if reached(fleet, |state| is_held(state, target)).await? {
+            if reached(fleet, |state| is_held(state, target)).await {
                 fleet.kubelet.starts(false);
                 fleet.kubelet.of("worker").iter().for_each(|worker| fleet.kubelet.kill(&worker.pod));
-                let _ = reached(fleet, |state| is_open(state, target)).await?;
+                reached(fleet, |state| is_open(state, target)).await;
                 fleet.switch_to(other(target))?;
                 sleep(TOO_LONG).await;
                 fleet.kubelet.starts(true);
@@ -158,11 +158,11 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
         }
         Fault::Forgotten => {
             fleet.switch_to(target)?;
-            if reached(fleet, |state| is_open(state, target)).await? {
+            if reached(fleet, |state| is_open(state, target)).await {
                 fleet.kubelet.wire(&api.pod, Way::Stalled);
                 // The operator is killed first: it would write what it knows.
                 tokio::try_join!(fleet.replace_operator(), fleet.forget())?;
-                let _ = reached(fleet, |_| true).await?;
+                reached(fleet, |_| true).await;
                 sleep(TOO_LONG).await;
                 fleet.kubelet.wire(&api.pod, Way::Open);
             }
@@ -172,7 +172,7 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             fleet.kubelet.mounts(false);
             fleet.kubectl(&["delete", "pod", &api.pod, "--force", "--grace-period=0"])?;
             fleet.switch_to(target)?;
-            let _ = reached(fleet, |state| is_open(state, target)).await?;
+            reached(fleet, |state| is_open(state, target)).await;
             sleep(ms(1500)).await;
             fleet.kubelet.end(&api.pod);
             fleet.kubelet.mounts(true);
@@ -207,15 +207,15 @@ async fn serves(fleet: &Fleet, which: impl Fn(&Container) -> bool) -> Option<Str
 }
 
 /// Looks closely until this is so. False: the attempt has failed, or takes too long; then it is not for this moment.
-async fn reached(fleet: &Fleet, is: impl Fn(&SwitchState) -> bool) -> Result<bool> {
+async fn reached(fleet: &Fleet, is: impl Fn(&SwitchState) -> bool) -> bool {
     let began = Instant::now();
     while began.elapsed() < ms(10_000) {
         if fleet.state().await.is_ok_and(|state| is(&state)) {
-            return Ok(true);
+            return true;
         }
         sleep(LOOK).await;
     }
-    Ok(false)
+    false
 }
 
 fn is_open(state: &SwitchState, target: &str) -> bool {

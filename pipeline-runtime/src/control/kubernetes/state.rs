@@ -58,9 +58,8 @@ pub async fn follow_file(file: PathBuf, told: impl Fn(Source, Arc<SwitchState>))
         if let Ok(now) = tokio::fs::read(&file).await
             && now != seen
         {
-            // Half written it is no JSON, and whole it comes again.
-            if let Ok(state) = SwitchState::parse(&String::from_utf8_lossy(&now)) {
-                told(Source::File, Arc::new(state));
+            if let Some(state) = state_in(&now) {
+                told(Source::File, state);
             }
             seen = now;
         }
@@ -68,10 +67,14 @@ pub async fn follow_file(file: PathBuf, told: impl Fn(Source, Arc<SwitchState>))
     }
 }
 
-/// What the mounted file says just now. Half written it is no JSON.
+/// What the mounted file says just now: no place to begin, but for a build that drops that rule.
 pub async fn read_file(file: &Path) -> Option<Arc<SwitchState>> {
-    let text = tokio::fs::read(file).await.ok()?;
-    SwitchState::parse(&String::from_utf8_lossy(&text)).ok().map(Arc::new)
+    state_in(&tokio::fs::read(file).await.ok()?)
+}
+
+/// None: half written it is no JSON, and whole it comes again.
+fn state_in(file: &[u8]) -> Option<Arc<SwitchState>> {
+    SwitchState::parse(&String::from_utf8_lossy(file)).ok().map(Arc::new)
 }
 
 pub fn mounted() -> PathBuf {
