@@ -31,11 +31,15 @@ impl Source {
     /// The configuration, and what the environment changed in it.
     pub fn read(&self) -> Result<(RuntimeConfig, Vec<String>), String> {
         let text = std::fs::read_to_string(&self.file).map_err(|e| format!("{} cannot be read: {e}", self.file.display()))?;
-        let mut config = if self.is_written_by_the_operator(&text) {
+        self.understand(&text)
+    }
+
+    fn understand(&self, text: &str) -> Result<(RuntimeConfig, Vec<String>), String> {
+        let mut config = if self.is_written_by_the_operator(text) {
             let unfit = |e| format!("{} is no runtime configuration of this version: {e}", self.file.display());
-            serde_json::from_str(&text).map_err(unfit)?
+            serde_json::from_str(text).map_err(unfit)?
         } else {
-            crds::resolve(&document(&self.file, &text, self.purpose)?)
+            crds::resolve(&document(&self.file, text, self.purpose)?)
         };
         let said = self.environment.apply(&mut config)?;
         Ok((config, said))
@@ -55,15 +59,15 @@ impl Source {
         loop {
             tokio::time::sleep(EVERY).await;
             let file = self.file.display();
-            match watched.look(tokio::fs::read(&self.file).await) {
+            let text = match watched.look(tokio::fs::read_to_string(&self.file).await) {
                 Sight::Same => continue,
                 Sight::Gone(reason) => {
                     tracing::warn!(%file, %reason, "the configuration cannot be read any more: the last good one goes on, and a new one is taken up when it is there");
                     continue;
                 }
-                Sight::Changed => {}
-            }
-            let read = self.read();
+                Sight::Changed(text) => text,
+            };
+            let read = self.understand(text);
             if let Ok((config, _)) = &read
                 && at_start.take() == Some(config)
             {
@@ -86,21 +90,22 @@ impl Source {
 /// A file, as it is looked at again and again.
 struct Watched {
     /// None: it was not looked at yet.
-    seen: Option<Vec<u8>>,
+    seen: Option<String>,
     /// How often in a row it could not be read.
     missed: u32,
 }
 
 #[derive(Debug)]
-enum Sight {
+enum Sight<'a> {
     Same,
-    Changed,
+    /// What is there now. It is what is taken up as well: read again it might be another one, and taken up twice.
+    Changed(&'a str),
     /// Said once.
     Gone(std::io::Error),
 }
 
 impl Watched {
-    fn look(&mut self, read: std::io::Result<Vec<u8>>) -> Sight {
+    fn look(&mut self, read: std::io::Result<String>) -> Sight<'_> {
         match read {
             Err(reason) => {
                 self.missed = self.missed.saturating_add(1);
@@ -112,8 +117,7 @@ impl Watched {
                 if self.seen.as_ref() == Some(&now) {
                     return Sight::Same;
                 }
-                self.seen = Some(now);
-                Sight::Changed
+                Sight::Changed(self.seen.insert(now))
             }
         }
     }
@@ -160,13 +164,13 @@ spec:
 
     #[test]
     fn a_file_that_stays_away_is_said_once_and_one_that_is_only_replaced_never() {
-        let mut watched = Watched { seen: Some(b"one".to_vec()), missed: 0 };
+        let mut watched = Watched { seen: Some("one".to_owned()), missed: 0 };
         let gone = || Err(std::io::ErrorKind::NotFound.into());
-        let looks: [std::io::Result<Vec<u8>>; 10] =
-            [gone(), Ok(b"one".to_vec()), gone(), Ok(b"two".to_vec()), gone(), gone(), gone(), Ok(b"two".to_vec()), gone(), gone()];
+        let looks: [std::io::Result<String>; 10] =
+            [gone(), Ok("one".to_owned()), gone(), Ok("two".to_owned()), gone(), gone(), gone(), Ok("two".to_owned()), gone(), gone()];
         let sights = looks.map(|look| match watched.look(look) {
             Sight::Same => '-',
-            Sight::Changed => 'c',
+            Sight::Changed(_) => 'c',
             Sight::Gone(_) => 'g',
         });
         assert_eq!(sights.iter().collect::<String>(), "---c-g---g");
