@@ -7,7 +7,7 @@ use super::reading::Reading;
 use crate::broker::{Commit, Incoming, Partition, Position};
 use crate::codec::weigh;
 use crds::switch::{Reader, Take};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -229,6 +229,21 @@ impl Desk {
             Some(Commit { next: Position { partition: partition.clone(), offset }, metadata })
         });
         commits.collect()
+    }
+
+    /// In these partitions the broker was seen to have these commits: where it is another one than ours, ours is made once more.
+    pub fn doubt(&mut self, partitions: &[Partition], commits: &HashMap<Partition, Commit>) {
+        for partition in partitions {
+            if let Some(reading) = self.reading.get_mut(partition) {
+                reading.tracker.doubt(commits.get(partition));
+            }
+        }
+    }
+
+    /// Where these partitions stand, for people; those that are not ours are left to their owner.
+    pub fn describe(&self, partitions: &[Partition]) -> Vec<String> {
+        let described = |partition: &Partition| Some(format!("{}/{} {}", partition.topic, partition.number, self.reading.get(partition)?));
+        partitions.iter().filter_map(described).collect()
     }
 
     pub fn committed(&mut self, commits: Vec<Commit>) {

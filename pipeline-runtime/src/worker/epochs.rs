@@ -4,14 +4,15 @@
 use super::fence::States;
 use super::offsets::noted_seal;
 use super::{Shared, WorkerError};
-use crate::broker::{BrokerError, Partition};
+use crate::broker::{BrokerError, Commit, Partition};
 use crate::control::Switching;
 use crate::publish::{Unsealed, seal};
 use crds::switch::{Reading, Stamp, SwitchState, drained};
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 const SEAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -21,6 +22,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 const SAY_EVERY: u32 = 15;
 /// Other workers commit too, and nobody tells us of it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A drain that lasts says so often in the log what it waits for.
+const SAY_WAITING_EVERY: Duration = Duration::from_secs(15);
 
 /// Writes the seals that are missing on this engine's backend.
 pub(super) async fn seal_closed(shared: Arc<Shared>, switching: Arc<Switching>) -> Result<(), WorkerError> {
@@ -91,13 +94,17 @@ async fn seal_left(shared: &Shared, stamp: Stamp<'_>, left: &mut Option<Vec<Part
     }
 }
 
+async fn in_time<T>(backend: &str, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+    let silent = |_| BrokerError::Unreachable { backend: backend.into(), reason: format!("no answer within {ASK_DEADLINE:?}") };
+    timeout(ASK_DEADLINE, answer).await.map_err(silent)?
+}
+
 /// The partitions of the pipeline's own topics that the worker reads, as the broker has them.
 async fn own_partitions(shared: &Shared) -> Result<Vec<Partition>, BrokerError> {
     let broker = &shared.deps.broker;
-    let silent = |_| BrokerError::Unreachable { backend: broker.name().into(), reason: format!("no answer within {ASK_DEADLINE:?}") };
     let mut partitions = Vec::new();
     for name in &shared.own {
-        let count = timeout(ASK_DEADLINE, broker.partitions(name)).await.map_err(silent)??;
+        let count = in_time(broker.name(), broker.partitions(name)).await?;
         let config = shared.deps.config.load();
         let wanted = config.topic(name).map_or(0, |topic| topic.partitions);
         let count = count.ok_or_else(|| BrokerError::NoTopic { backend: broker.name().into(), topic: name.clone(), partitions: wanted })?;
@@ -107,17 +114,26 @@ async fn own_partitions(shared: &Shared) -> Result<Vec<Partition>, BrokerError> 
     Ok(partitions)
 }
 
+/// What a look at the group's commits has found.
+enum Drain {
+    /// It is over, and this is to be told.
+    Over,
+    /// In these partitions the seal is not passed, or not yet committed as passed.
+    Waits(Vec<Partition>),
+}
+
 /// While the state drains and this engine's backend is what is read: looks whether all of the group have passed the seals.
 pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>) -> Result<(), WorkerError> {
     let mut states = States::of(Some(&switching));
     let mut known = None;
+    let mut say = None;
     while !shared.stopping() {
         let drains = switching.reader(|reader| {
             let here = reader.state().drains() && reader.reading(shared.deps.broker.name()) == Reading::Active;
             (here && !reader.look_at_drain([])).then(|| reader.state().clone())
         });
         let Some(state) = drains else {
-            known = None;
+            (known, say) = (None, None);
             tokio::select! {
                 biased;
                 () = states.changed() => {}
@@ -125,10 +141,22 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
             }
             continue;
         };
-        match look(&shared, &switching, &state, &mut known).await {
-            Ok(true) => switching.tell(),
-            Ok(false) => {}
-            Err(error) => tracing::debug!(%error, "cannot look whether the broker is drained; looking again"),
+        let looked = look(&shared, &switching, &state, &mut known).await;
+        let due = Instant::now() >= *say.get_or_insert_with(|| Instant::now() + SAY_WAITING_EVERY);
+        if due {
+            say = None;
+        }
+        let (backend, epoch) = (shared.deps.broker.name(), state.active().epoch);
+        match looked {
+            Ok(Drain::Over) => switching.tell(),
+            Ok(Drain::Waits(partitions)) => {
+                let waiting = if due { shared.desk().describe(&partitions) } else { Vec::new() };
+                if !waiting.is_empty() {
+                    tracing::info!(backend, epoch, ?waiting, "the broker is not read to its end yet");
+                }
+            }
+            Err(error) if due => tracing::warn!(backend, epoch, %error, "cannot look whether the broker is read to its end; looking again"),
+            Err(_) => {}
         }
         tokio::select! {
             biased;
@@ -141,29 +169,36 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
     Ok(())
 }
 
-/// True: it is drained, and this is to be told. `known`: the partitions, so that the broker is not asked for them at each look.
+/// `known`: the partitions, so that the broker is not asked for them at each look.
 async fn look(
     shared: &Shared,
     switching: &Switching,
     state: &SwitchState,
     known: &mut Option<Vec<Partition>>,
-) -> Result<bool, BrokerError> {
+) -> Result<Drain, BrokerError> {
     let broker = &shared.deps.broker;
     let group = shared.deps.config.load().worker.as_ref().map(|worker| worker.group.clone()).unwrap_or_default();
     let own: Vec<String> = shared.own.iter().cloned().collect();
-    let Ok(commits) = timeout(ASK_DEADLINE, broker.committed(&group, &own)).await else { return Ok(false) };
-    let noted = commits?.into_iter().filter_map(|commit| Some((commit.next.partition, noted_seal(&commit.metadata)?)));
-    let noted: HashMap<Partition, String> = noted.collect();
-    let notes = |partitions: &[Partition]| partitions.iter().map(|p| noted.get(p).cloned()).collect::<Vec<_>>();
-    let passed = |notes: &[Option<String>]| drained(state, notes.iter().map(Option::as_deref));
-    if known.as_ref().is_some_and(|known| !passed(&notes(known))) {
-        return Ok(false);
+    let commits = in_time(broker.name(), broker.committed(&group, &own)).await?;
+    let commits: HashMap<Partition, Commit> = commits.into_iter().map(|commit| (commit.next.partition.clone(), commit)).collect();
+    let note = |partition: &Partition| noted_seal(&commits.get(partition)?.metadata);
+    let waits = |partitions: &[Partition]| -> Vec<Partition> {
+        partitions.iter().filter(|partition| !drained(state, [note(partition).as_deref()])).cloned().collect()
+    };
+    if let Some(known) = known {
+        let waits = waits(known);
+        if !waits.is_empty() {
+            // What we have committed there may have been set back since: a request that was long on its way can come behind a newer one.
+            shared.desk().doubt(&waits, &commits);
+            return Ok(Drain::Waits(waits));
+        }
     }
     // Before it is told they are counted once more: a partition that was added meanwhile may hold messages.
     let partitions = known.insert(own_partitions(shared).await?);
-    let notes = notes(partitions);
-    Ok(switching.reader(|reader| {
+    let notes: Vec<Option<String>> = partitions.iter().map(note).collect();
+    let over = switching.reader(|reader| {
         let same = reader.state().same_lineage(state.lineage()) && reader.state().active() == state.active();
         same && reader.look_at_drain(notes.iter().map(Option::as_deref))
-    }))
+    });
+    Ok(if over { Drain::Over } else { Drain::Waits(waits(partitions)) })
 }

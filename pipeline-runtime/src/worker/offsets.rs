@@ -47,8 +47,8 @@ pub struct Tracker {
     seals: Option<Seals>,
     /// What the broker has acknowledged.
     committed: Option<(i64, String)>,
-    /// It has done so in this assignment. What was committed before may have been set back since: by a commit of ours from an
-    /// assignment whose end we had not heard of yet, when the partition was ours again already.
+    /// It has done so in this assignment, and was not seen to have another since. What was committed before may have been set back: by a
+    /// commit of ours from an assignment whose end we had not heard of yet, when the partition was ours again already.
     confirmed: bool,
 }
 
@@ -168,6 +168,14 @@ impl Tracker {
         let seal = self.seals.as_ref().and_then(Seals::note);
         let commit = (position, Note { attempts, seal }.write());
         (!self.confirmed || self.committed.as_ref() != Some(&commit)).then_some(commit)
+    }
+
+    /// The broker was seen to have this. Ours is made once more if that is another one, also if it was only seen before ours came there.
+    pub fn doubt(&mut self, seen: Option<&Commit>) {
+        let seen = seen.map(|commit| (commit.next.offset, commit.metadata.as_str()));
+        if seen != self.committed.as_ref().map(|(offset, metadata)| (*offset, metadata.as_str())) {
+            self.confirmed = false;
+        }
     }
 
     pub fn committed(&mut self, position: i64, metadata: String) {

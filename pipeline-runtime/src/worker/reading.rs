@@ -27,6 +27,15 @@ pub struct Reading {
     held: VecDeque<Incoming>,
 }
 
+/// For people, when it takes long.
+impl std::fmt::Display for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = self.tracker.position().map_or_else(|| "at its beginning".into(), |at| format!("at {at}"));
+        let paused = if self.paused { ", paused" } else { "" };
+        write!(f, "{at}, {} in hand, {} held back{paused}", self.messages, self.held.len())
+    }
+}
+
 impl Reading {
     /// `fence`: if the partition is of the pipeline's own topics, and there is a switch.
     pub fn new(assignment: u64, commit: Option<&Commit>, fence: Option<&Fence>) -> Reading {

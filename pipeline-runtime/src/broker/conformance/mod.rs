@@ -67,6 +67,7 @@ cases![
     reading::a_batch_keeps_its_bounds,
     reading::a_poll_without_news_is_idle,
     sharing::members_share_the_partitions_and_hand_over_without_loss,
+    sharing::what_is_paused_the_moment_it_is_given_is_read_when_it_goes_on,
     sharing::a_revoked_partition_waits_for_its_release,
     sharing::a_commit_after_the_release_is_refused,
     sharing::a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back,

@@ -56,6 +56,25 @@ pub async fn members_share_the_partitions_and_hand_over_without_loss(bed: Bed) {
     }
 }
 
+/// As a worker does which is given what is not to be read yet.
+pub async fn what_is_paused_the_moment_it_is_given_is_read_when_it_goes_on(bed: Bed) {
+    let broker = bed.broker().await;
+    let topic = bed.topic(&broker, 4).await;
+    publish_all(&broker, numbered(&topic, 4, 40)).await;
+    for _ in 0..3 {
+        let mut reader = Reader::join(&broker, &topic, &bed.name("group")).await;
+        reader.until("all partitions", |reader| reader.owned.len() == 4).await;
+        let owned: Vec<Partition> = reader.owned.keys().cloned().collect();
+        reader.consumer.pause(&owned).expect("paused");
+        let seen = reader.seen.len();
+        reader.until("idle polls", |reader| reader.idle >= 3).await;
+        assert_eq!(reader.seen.len(), seen, "it is paused");
+        reader.consumer.resume(&owned).expect("read on");
+        reader.read(40).await;
+        reader.consumer.close().await;
+    }
+}
+
 pub async fn a_revoked_partition_waits_for_its_release(bed: Bed) {
     let broker = bed.broker().await;
     let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));

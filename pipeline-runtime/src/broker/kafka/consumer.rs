@@ -31,6 +31,8 @@ pub(super) struct Shared {
     room: Condvar,
     /// Held through each commit, and to take partitions away: so none is committed after it has gone.
     owned: Mutex<HashSet<Partition>>,
+    /// Held until a commit is answered, whether or not anybody still waits for it: one that is late never comes behind a newer one.
+    committing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
@@ -43,6 +45,7 @@ impl Shared {
             news: Notify::new(),
             room: Condvar::new(),
             owned: Mutex::default(),
+            committing: Arc::default(),
         }
     }
 
@@ -159,8 +162,14 @@ impl Consumer for KafkaConsumer {
                 format!("the note for {:?} has {} bytes, at most {LARGEST_NOTE} are kept", long.next.partition, long.metadata.len());
             return Err(BrokerError::Refused { backend: backend.clone(), reason });
         }
+        let turn = self.shared.committing.clone().lock_owned().await;
         let (shared, member, commits) = (self.shared.clone(), self.member()?, commits.to_vec());
-        match tokio::task::spawn_blocking(move || commit(&shared, &member, &commits)).await {
+        let answered = tokio::task::spawn_blocking(move || {
+            let answer = commit(&shared, &member, &commits);
+            drop(turn);
+            answer
+        });
+        match answered.await {
             Ok(answer) => answer,
             Err(why) => Err(BrokerError::Other { backend: backend.clone(), reason: why.to_string() }),
         }

@@ -10,6 +10,8 @@ pub(super) struct Inbox {
     paused: HashSet<Partition>,
     /// By the reading thread, because the caller is behind.
     choked: HashSet<Partition>,
+    /// Those that were paused at some time, and may be read on since.
+    ever_paused: HashSet<Partition>,
     /// Messages of paused partitions that were read already. The broker is not asked for more of them, so each pause can
     /// hold at most what the inbox could.
     held: HashMap<Partition, VecDeque<Incoming>>,
@@ -72,6 +74,12 @@ impl Inbox {
 
     pub fn pause(&mut self, partitions: &[Partition]) {
         self.paused.extend(partitions.iter().cloned());
+        self.ever_paused.extend(partitions.iter().cloned());
+    }
+
+    /// Of those that were ever paused, which are now, and which are read on.
+    pub fn paused_and_read_on(&self) -> (Vec<Partition>, Vec<Partition>) {
+        self.ever_paused.iter().cloned().partition(|partition| self.paused.contains(partition) || self.choked.contains(partition))
     }
 
     /// What was held goes before everything that was read since. Returns what librdkafka is to resume: one that it was not
@@ -92,7 +100,9 @@ impl Inbox {
 
     /// Returns those that were not choked before.
     pub fn choke(&mut self, partitions: impl IntoIterator<Item = Partition>) -> Vec<Partition> {
-        partitions.into_iter().filter(|partition| self.choked.insert(partition.clone())).collect()
+        let choked: Vec<Partition> = partitions.into_iter().filter(|partition| self.choked.insert(partition.clone())).collect();
+        self.ever_paused.extend(choked.iter().cloned());
+        choked
     }
 
     pub fn is_choked(&self) -> bool {
@@ -118,6 +128,7 @@ impl Inbox {
         for partition in partitions {
             self.held.remove(partition);
             self.last.remove(partition);
+            self.ever_paused.remove(partition);
             if self.paused.remove(partition) | self.choked.remove(partition) {
                 were_paused.push(partition.clone());
             }

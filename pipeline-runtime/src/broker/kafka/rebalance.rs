@@ -59,7 +59,7 @@ impl Membership {
             // Before the first message of them can come.
             self.shared.tell(Happening::Assigned(committed));
         }
-        self.note(match member.rebalance_protocol() {
+        self.rearrange(member, || match member.rebalance_protocol() {
             RebalanceProtocol::Cooperative => member.incremental_assign(partitions),
             _ => member.assign(partitions),
         });
@@ -107,10 +107,24 @@ impl Membership {
             // librdkafka would remember it if they ever came back.
             self.note(member.resume(&list(&paused)));
         }
-        self.note(match member.rebalance_protocol() {
+        self.rearrange(member, || match member.rebalance_protocol() {
             RebalanceProtocol::Cooperative => member.incremental_unassign(partitions),
             _ => member.unassign(),
         });
+    }
+
+    /// Whatever librdkafka is told of a partition, to start, to stop, to pause, to read on, it numbers, hands to its own thread, and drops
+    /// there if a higher number came before it. Told by two threads at once, the reading of a partition may so never begin, or never go on
+    /// (librdkafka's issue 5591). So nothing is paused or read on while partitions are started and stopped; and as it pauses them by itself
+    /// when the group is rearranged, what it was told before is told once more.
+    fn rearrange(&self, member: &BaseConsumer<Self>, change: impl FnOnce() -> KafkaResult<()>) {
+        let inbox = self.shared.inbox();
+        let changed = change();
+        let (paused, read_on) = inbox.paused_and_read_on();
+        let told = member.pause(&list(&paused)).and_then(|()| member.resume(&list(&read_on)));
+        drop(inbox);
+        self.note(changed);
+        self.note(told);
     }
 
     /// From here on no commit for them passes.

@@ -57,6 +57,11 @@ impl FakeBroker {
         self.state.lock().unwrap().commits.get(&Partition { topic: topic.into(), number }).cloned()
     }
 
+    /// A commit of earlier comes behind all others.
+    pub fn set_back(&self, commit: Commit) {
+        self.state.lock().unwrap().commits.insert(commit.next.partition.clone(), commit);
+    }
+
     /// Whether all of a topic is committed.
     pub fn drained(&self, topic: &str) -> bool {
         let state = self.state.lock().unwrap();

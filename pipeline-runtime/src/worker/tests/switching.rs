@@ -2,7 +2,7 @@
 
 use super::fakes::FakeStore;
 use super::*;
-use crate::broker::Header;
+use crate::broker::{Commit, Header, Position};
 use crate::codec::attribute;
 use crate::publish::{Brokers, seal};
 use crate::store::StoreError;
@@ -311,6 +311,10 @@ async fn a_broker_is_drained_when_every_partition_is_read_to_its_seal_and_not_be
     let looks = moving.scene.broker.looks.load(SeqCst);
     eventually("it is looked at twice more", || moving.scene.broker.looks.load(SeqCst) > looks + 1).await;
     assert_eq!(process.drained_through(), 0);
+    let partition = Partition { topic: "orders".into(), number: ((last + 1) % 4) as i32 };
+    moving.scene.broker.set_back(Commit { next: Position { partition, offset: 1 }, metadata: String::new() });
+    assert!(!others(&moving.noted(&moving.scene.broker)));
+    eventually("what was set back is committed once more", || others(&moving.noted(&moving.scene.broker))).await;
     stuck.store(false, SeqCst);
     process.drained(1).await;
     moving.scene.assert_effects_in_order(10, 2);
