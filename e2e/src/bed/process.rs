@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A folder of one service, in memory where there is room, since a test's data need not outlive it.
+/// With `KEEP_LOGS` set to a folder what processes printed is kept there.
 pub struct Room {
     dir: PathBuf,
     guard: Child,
@@ -30,11 +31,23 @@ impl Room {
     pub fn path(&self) -> &Path {
         &self.dir
     }
+
+    /// All that was printed there, into a folder of its own.
+    fn keep_logs(&self, kept: &Path) {
+        let kept = kept.join(self.dir.file_name().unwrap_or_default());
+        let logs = std::fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let logs = logs.filter(|path| path.ends_with("logs") || path.extension().is_some_and(|extension| extension == "log"));
+        let copied = std::fs::create_dir_all(&kept).and_then(|()| Command::new("cp").arg("-r").args(logs).arg(&kept).status());
+        eprintln!("logs: {} ({copied:?})", kept.display());
+    }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         end(&mut self.guard);
+        if let Some(kept) = std::env::var_os("KEEP_LOGS") {
+            self.keep_logs(&PathBuf::from(kept));
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

@@ -30,6 +30,8 @@ pub struct Storm {
     pub clients: usize,
     /// What a client waits between two orders.
     pub pace: Duration,
+    /// The load runs so long before the first switch: brokers and databases are slow at first.
+    pub warm_up: Duration,
     pub seed: u64,
 }
 
@@ -124,6 +126,9 @@ pub struct Outcome {
     pub pauses: Vec<f64>,
     /// From each request to the state that opens the target, in milliseconds, ascending.
     pub opened: Vec<f64>,
+    /// From there to the state that has the target read, in milliseconds, ascending. Only where nothing goes wrong: each switch then has
+    /// its time.
+    pub read: Vec<f64>,
     /// What the ledger has to complain of.
     pub complaints: Vec<String>,
 }
@@ -137,18 +142,21 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Outcome { switches, faults, orders, effects, repeats, took, pauses, opened, complaints } = self;
+        let Outcome { switches, faults, orders, effects, repeats, took, pauses, opened, read, complaints } = self;
         let q = Outcome::quantile;
         write!(
             f,
             "{switches} switches, {faults} with a fault, {orders} orders, {effects} effects, {repeats} requests repeated, {took:.0?}; \
-             pauses of a pod p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms ({}); from request to open p50 {:.0} ms, p99 {:.0} ms; {} complaints of the ledger",
+             pauses of a pod p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms ({}); from request to open p50 {:.0} ms, p99 {:.0} ms, \
+             from there to read p50 {:.0} ms, p99 {:.0} ms; {} complaints of the ledger",
             q(pauses, 0.5),
             q(pauses, 0.99),
             q(pauses, 1.0),
             pauses.len(),
             q(opened, 0.5),
             q(opened, 0.99),
+            q(read, 0.5),
+            q(read, 0.99),
             complaints.len()
         )
     }
@@ -175,7 +183,8 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
         stop: stop.clone(),
     };
     let load = tokio::spawn(load::run(plan, Arc::new(AtomicUsize::new(0))));
-    let (mut opened, mut faults) = (Vec::new(), 0);
+    let (mut opened, mut read, mut faults) = (Vec::new(), Vec::new(), 0);
+    sleep(storm.warm_up).await;
     let mut target = "left";
     for number in 1..=storm.switches {
         target = other(target);
@@ -195,6 +204,11 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
             .await
             .with_context(|| format!("switch {number} to {target}: {fault:?}"))?;
         opened.push(begun.elapsed().as_secs_f64() * 1000.0);
+        if storm.fault_every == 0 {
+            let begun = Instant::now();
+            fleet.settled_on(target, SETTLED_WITHIN).await.with_context(|| format!("switch {number} to {target}"))?;
+            read.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
         if number % 50 == 0 {
             println!("{number} switches, {faults} with a fault, {:.0?}", began.elapsed());
         }
@@ -218,6 +232,7 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
     let mut pauses: Vec<f64> = fleet.kubelet.printed().iter().flat_map(|(_, printed)| pauses(printed)).collect();
     pauses.sort_by(f64::total_cmp);
     opened.sort_by(f64::total_cmp);
+    read.sort_by(f64::total_cmp);
     Ok(Outcome {
         switches: storm.switches,
         faults,
@@ -227,6 +242,7 @@ pub async fn storm<S: Future<Output = Result<Vec<Stored>>>>(
         took: began.elapsed(),
         pauses,
         opened,
+        read,
         complaints,
     })
 }

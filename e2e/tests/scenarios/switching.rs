@@ -136,7 +136,7 @@ async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
 }
 
 /// Half of the switches with a fault, chosen by a seed. `SWITCHES`, `SEED`, `CLIENTS`, `PACE_MS`, `APIS`, `FAULT_EVERY` and `FAULTS` (their
-/// names, with commas) change it; `DIRECT` leaves the proxies out, to measure.
+/// names, with commas) change it; to measure, `WARM_UP` is in seconds and `DIRECT` leaves the proxies out.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong_during_switches() {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap());
@@ -152,6 +152,7 @@ async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong_during_switche
         faults,
         clients: number("CLIENTS", 16) as usize,
         pace: Duration::from_millis(number("PACE_MS", 20)),
+        warm_up: Duration::from_secs(number("WARM_UP", 0)),
         seed,
     };
     let outcome = storm(&fleet, &plan, async |url: String, pipeline: String| stored_at(&url, &pipeline).await).await.unwrap();
