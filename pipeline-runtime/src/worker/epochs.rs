@@ -24,6 +24,7 @@ const SAY_EVERY: u32 = 15;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A drain that lasts says so often in the log what it waits for.
 const SAY_WAITING_EVERY: Duration = Duration::from_secs(15);
+const MOST_SAID: usize = 10;
 
 /// Writes the seals that are missing on this engine's backend.
 pub(super) async fn seal_closed(shared: Arc<Shared>, switching: Arc<Switching>) -> Result<(), WorkerError> {
@@ -150,13 +151,15 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
         match looked {
             Ok(Drain::Over) => switching.tell(),
             Ok(Drain::Waits(partitions)) => {
-                let waiting = if due { shared.desk().describe(&partitions) } else { Vec::new() };
-                if !waiting.is_empty() {
-                    tracing::info!(backend, epoch, ?waiting, "the broker is not read to its end yet");
+                if due {
+                    let mut ours = shared.desk().describe(&partitions);
+                    let others = partitions.len() - ours.len();
+                    ours.truncate(MOST_SAID);
+                    tracing::info!(backend, epoch, partitions = partitions.len(), others, ?ours, "the broker is not read to its end yet");
                 }
             }
             Err(error) if due => tracing::warn!(backend, epoch, %error, "cannot look whether the broker is read to its end; looking again"),
-            Err(_) => {}
+            Err(error) => tracing::debug!(backend, epoch, %error, "cannot look whether the broker is read to its end; looking again"),
         }
         tokio::select! {
             biased;

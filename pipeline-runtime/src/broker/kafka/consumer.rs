@@ -31,7 +31,7 @@ pub(super) struct Shared {
     room: Condvar,
     /// Held through each commit, and to take partitions away: so none is committed after it has gone.
     owned: Mutex<HashSet<Partition>>,
-    /// Held until a commit is answered, whether or not anybody still waits for it: one that is late never comes behind a newer one.
+    /// Held until librdkafka has answered a commit, whether or not anybody still waits for it: a newer one is sent after it.
     committing: Arc<tokio::sync::Mutex<()>>,
 }
 

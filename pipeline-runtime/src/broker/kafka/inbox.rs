@@ -115,7 +115,7 @@ impl Inbox {
     }
 
     /// Drops the messages of partitions that are no longer this consumer's: whoever owns them now reads them again. Returns
-    /// those that were paused; should they ever come back, they are not.
+    /// those that were ever paused; should they come back, they are not.
     pub fn forget(&mut self, partitions: &[Partition]) -> Vec<Partition> {
         self.entries.retain(|entry| match entry {
             Entry::Message(message) if partitions.contains(&message.at.partition) => {
@@ -128,8 +128,8 @@ impl Inbox {
         for partition in partitions {
             self.held.remove(partition);
             self.last.remove(partition);
-            self.ever_paused.remove(partition);
-            if self.paused.remove(partition) | self.choked.remove(partition) {
+            let (paused, choked) = (self.paused.remove(partition), self.choked.remove(partition));
+            if self.ever_paused.remove(partition) | paused | choked {
                 were_paused.push(partition.clone());
             }
         }
@@ -237,5 +237,16 @@ mod tests {
         assert_eq!(inbox.forget(&both[1..]), [partition(1)]);
         assert_eq!(inbox.unchoke(), [partition(0)], "the one that has gone must come back as if nothing had been");
         assert!(!inbox.is_choked());
+    }
+
+    #[test]
+    fn what_was_ever_paused_is_told_again_as_it_is_now_and_read_on_when_it_goes() {
+        let mut inbox = Inbox::default();
+        inbox.pause(&[partition(0), partition(1)]);
+        inbox.resume(&[partition(1)]);
+        inbox.push(message(2, 1));
+        assert_eq!(inbox.paused_and_read_on(), (vec![partition(0)], vec![partition(1)]));
+        assert_eq!(inbox.forget(&[partition(1), partition(2)]), [partition(1)], "librdkafka may have missed that it was to be read on");
+        assert_eq!(inbox.paused_and_read_on(), (vec![partition(0)], vec![]));
     }
 }

@@ -115,14 +115,16 @@ impl Membership {
 
     /// Whatever librdkafka is told of a partition, to start, to stop, to pause, to read on, it numbers, hands to its own thread, and drops
     /// there if a higher number came before it. Told by two threads at once, the reading of a partition may so never begin, or never go on
-    /// (librdkafka's issue 5591). So nothing is paused or read on while partitions are started and stopped; and as it pauses them by itself
-    /// when the group is rearranged, what it was told before is told once more.
+    /// (librdkafka's issue 5591). So nothing is paused or read on while partitions are started and stopped, and no commit is under way,
+    /// behind which it would put off starting them; and as it pauses them by itself when the group is rearranged, what it was told before
+    /// is told once more.
     fn rearrange(&self, member: &BaseConsumer<Self>, change: impl FnOnce() -> KafkaResult<()>) {
+        let no_commit = self.shared.owned();
         let inbox = self.shared.inbox();
         let changed = change();
         let (paused, read_on) = inbox.paused_and_read_on();
         let told = member.pause(&list(&paused)).and_then(|()| member.resume(&list(&read_on)));
-        drop(inbox);
+        drop((inbox, no_commit));
         self.note(changed);
         self.note(told);
     }
