@@ -30,7 +30,7 @@ pub struct Case {
     pub msgs: u8,
     pub switches: u8,
     pub one_pod: bool,
-    /// What has happened before. Where little can break, random ways that began at the beginning would find it too rarely.
+    /// What has happened before: where random ways from the beginning would find too rarely what breaks, or all of them are too many.
     pub begins: &'static [Move],
     pub ordered: bool,
     pub partitions: usize,
