@@ -93,8 +93,10 @@ impl Roll {
                 listed.counts |= listed.object.pod() != object.pod();
                 listed.object = object;
             }
-            (None, Some(object)) => drop(self.listed.insert(name.clone(), Listed { object, counts: true })),
-            (None, None) => {}
+            (None, Some(object)) if self.rules.keep(Rule::ListAfterHold) => {
+                self.listed.insert(name.clone(), Listed { object, counts: true });
+            }
+            (None, _) => {}
         }
     }
 

@@ -60,6 +60,13 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// Has a kubeconfig lead through a proxy before the API server.
+    pub fn lead_through(&self, kubeconfig: &Path, port: u16) -> Result<()> {
+        let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(kubeconfig)?)?;
+        lead_through(&mut config, port);
+        Ok(std::fs::write(kubeconfig, serde_yaml::to_string(&config)?)?)
+    }
+
     /// For whoever runs pods, beside this.
     pub fn binder(&self) -> Binder {
         Binder { program: self.program.clone(), room: self.room.clone() }
@@ -153,12 +160,16 @@ impl Binder {
         let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(admin)?)?;
         config["users"][0]["user"] = serde_json::json!({ "token": String::from_utf8(out.stdout)?.trim() });
         if let Some(port) = port {
-            config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+            lead_through(&mut config, port);
         }
         let path = self.room.path().join(format!("{namespace}-{pod}.kubeconfig"));
         std::fs::write(&path, serde_yaml::to_string(&config)?)?;
         Ok(path)
     }
+}
+
+fn lead_through(kubeconfig: &mut Json, port: u16) {
+    kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
 }
 
 impl Drop for ControlPlane {

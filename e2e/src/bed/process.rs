@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A folder of one service, in memory where there is room, since a test's data need not outlive it.
-/// With `KEEP_LOGS` set to a folder what processes printed is kept there.
+/// With `KEEP_LOGS` set to a folder, by its whole path, what processes printed is kept there.
 pub struct Room {
     dir: PathBuf,
     guard: Child,
@@ -37,6 +37,10 @@ impl Room {
         let kept = kept.join(self.dir.file_name().unwrap_or_default());
         let logs = std::fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let logs = logs.filter(|path| path.ends_with("logs") || path.extension().is_some_and(|extension| extension == "log"));
+        let logs: Vec<PathBuf> = logs.collect();
+        if logs.is_empty() {
+            return;
+        }
         let copied = std::fs::create_dir_all(&kept).and_then(|()| Command::new("cp").arg("-r").args(logs).arg(&kept).status());
         eprintln!("logs: {} ({copied:?})", kept.display());
     }

@@ -36,6 +36,8 @@ pub struct Fleet {
     pub service: Service,
     pub kubelet: Kubelet,
     operator: Operator,
+    /// Between it and the API server.
+    pub operator_wire: Proxy,
     pub left: (Kafka, Proxy),
     pub right: (Kafka, Proxy),
     pub postgres: (Postgres, Proxy),
@@ -120,6 +122,10 @@ impl Fleet {
         cluster.kubectl(&["apply", "--server-side", "-k", &default])?;
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
         let kubeconfig = cluster.kubeconfig_for(operator::NAMESPACE, "orderpipeline-operator")?;
+        let operator_wire = Proxy::start(cluster.binder().api_server(&kubeconfig)?).await?;
+        if !shape.direct {
+            cluster.lead_through(&kubeconfig, operator_wire.port())?;
+        }
         let operator = Operator::start(room.clone(), kubeconfig).await?;
         cluster.kubectl(&["create", "namespace", NAMESPACE])?;
         let secret = |name: &str, value: &str| {
@@ -132,7 +138,7 @@ impl Fleet {
         let service = Service::start().await?;
         let kubelet = Kubelet::start(&cluster, client.clone(), room.clone(), service.ready(), !shape.direct)?;
         let postgres = (postgres, database);
-        let fleet = Fleet { service, kubelet, operator, left, right, postgres, client, cluster, room };
+        let fleet = Fleet { service, kubelet, operator, operator_wire, left, right, postgres, client, cluster, room };
         fleet.ready(shape.apis + shape.workers).await?;
         Ok(fleet)
     }

@@ -54,6 +54,9 @@ pub enum Fault {
     SlowTarget,
     /// Another operator has to go on.
     Operator,
+    /// It is cut off from the API server for a while, or hears everything later than the pods.
+    OperatorCut,
+    OperatorLate,
     /// Pods come and go.
     Scale,
     /// Another switch before the first one is drained.
@@ -68,6 +71,8 @@ pub enum Fault {
     OldFile,
     /// A pod comes that hears everything later than the others, and nothing any more once it serves; what it mounts is of before the switch.
     Newcomer,
+    /// A pod comes while the target is prepared; it hears everything later than the others.
+    Joining,
     /// A pod is killed, and runs again before the API server hears of that; it hears everything later than the others.
     Untold,
     /// Nobody is there to seal what was closed, when the way goes back already.
@@ -80,7 +85,7 @@ pub enum Fault {
 }
 
 /// All that must do no harm.
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 23] = [
     Fault::Kill,
     Fault::Stop,
     Fault::StallSource,
@@ -91,6 +96,8 @@ pub const FAULTS: [Fault; 20] = [
     Fault::CutTarget,
     Fault::SlowTarget,
     Fault::Operator,
+    Fault::OperatorCut,
+    Fault::OperatorLate,
     Fault::Scale,
     Fault::Back,
     Fault::Late,
@@ -98,6 +105,7 @@ pub const FAULTS: [Fault; 20] = [
     Fault::LateAndDatabase,
     Fault::OldFile,
     Fault::Newcomer,
+    Fault::Joining,
     Fault::Untold,
     Fault::Unsealed,
     Fault::Forgotten,
@@ -147,18 +155,20 @@ impl std::fmt::Display for Outcome {
         write!(
             f,
             "{switches} switches, {faults} with a fault, {orders} orders, {effects} effects, {repeats} requests repeated, {took:.0?}; \
-             pauses of a pod p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms ({}); from request to open p50 {:.0} ms, p99 {:.0} ms, \
-             from there to read p50 {:.0} ms, p99 {:.0} ms; {} complaints of the ledger",
+             pauses of a pod p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms ({}); from request to open p50 {:.0} ms, p99 {:.0} ms; \
+             {} complaints of the ledger",
             q(pauses, 0.5),
             q(pauses, 0.99),
             q(pauses, 1.0),
             pauses.len(),
             q(opened, 0.5),
             q(opened, 0.99),
-            q(read, 0.5),
-            q(read, 0.99),
             complaints.len()
-        )
+        )?;
+        if !read.is_empty() {
+            write!(f, "; from open to read p50 {:.0} ms, p99 {:.0} ms", q(read, 0.5), q(read, 0.99))?;
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use super::state_map::{self, Found, StateMap, Trouble};
 use super::status::View;
 use super::{Wanted, members, told};
 use crate::context::{Context, Error};
-use crds::switch::{Heard, Observed, Outcome, Phase, Roll, Settings, Sight, Step, SwitchState, step};
+use crds::switch::{Heard, Observed, Outcome, Phase, Roll, Rule, Rules, Settings, Sight, Step, SwitchState, step};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType};
 use std::collections::HashMap;
@@ -325,7 +325,7 @@ impl Driver {
             return Ok(Next::Step); // overtaken: somebody else has written since this was read
         }
         let prepares = *state.phase() != Phase::Steady;
-        let unmirrored = view.mirrored(state) < state.revision();
+        let unmirrored = view.mirrored(state) < state.revision() && Rules::in_force().keep(Rule::MirrorBeforeNext);
         if unmirrored && prepares {
             self.show(&mut view, state, None, &[]).await?;
         }
@@ -430,6 +430,7 @@ impl Driver {
     fn look_again(&mut self, state: &SwitchState) {
         self.look = self.context.now()
             + match state.phase() {
+                Phase::Hold { .. } | Phase::Prepare { .. } if !Rules::in_force().keep(Rule::ListAfterHold) => Duration::from_secs(30),
                 Phase::Hold { restored: false, .. } => Duration::from_millis(100),
                 Phase::Hold { .. } | Phase::Prepare { .. } => Duration::from_secs(1),
                 Phase::Steady => Duration::from_secs(5),

@@ -47,6 +47,13 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             asked(fleet, target, soon).await?;
             fleet.replace_operator().await?;
         }
+        Fault::OperatorCut => disturbed(fleet, target, soon, &fleet.operator_wire, Way::Cut, 2000).await?,
+        Fault::OperatorLate => {
+            fleet.operator_wire.set(Way::Slow(LATER));
+            fleet.switch_to(target)?;
+            reached(fleet, |state| is_open(state, target)).await;
+            fleet.operator_wire.set(Way::Open);
+        }
         Fault::Scale => {
             asked(fleet, target, soon).await?;
             let replicas = random.random_range(1..=3);
@@ -132,6 +139,25 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             fleet.kubelet.mounts(true);
             fleet.patch(&json!({"spec": {"api": {"replicas": before.len()}}}))?;
             return Ok(other(target));
+        }
+        Fault::Joining => {
+            let before = fleet.kubelet.of("api");
+            let worker = fleet.kubelet.of("worker").choose(random).context("there is no worker")?.pod.clone();
+            // As long as it stands still the target is not prepared.
+            let _ = fleet.kubelet.signal(&worker, Signal::SIGSTOP);
+            fleet.switch_to(target)?;
+            let new = |pod: &Container| before.iter().all(|known| known.pod != pod.pod);
+            if reached(fleet, |state| is_prepared(state, target)).await {
+                fleet.patch(&json!({"spec": {"api": {"replicas": before.len() + 1}}}))?;
+                let newcomer = serves(fleet, new).await.context("no newcomer serves")?;
+                fleet.kubelet.wire(&newcomer, Way::Slow(LATER));
+                sleep(ms(1500)).await; // it gets its share of the load
+            }
+            let _ = fleet.kubelet.signal(&worker, Signal::SIGCONT);
+            reached(fleet, |state| is_open(state, target)).await;
+            sleep(2 * LATER).await;
+            fleet.kubelet.of("api").iter().filter(|pod| new(pod)).for_each(|pod| fleet.kubelet.wire(&pod.pod, Way::Open));
+            fleet.patch(&json!({"spec": {"api": {"replicas": before.len()}}}))?;
         }
         Fault::Untold => {
             fleet.kubelet.tells_of_starts(false);
@@ -220,6 +246,10 @@ async fn reached(fleet: &Fleet, is: impl Fn(&SwitchState) -> bool) -> bool {
 
 fn is_open(state: &SwitchState, target: &str) -> bool {
     *state.newest().backend == *target && *state.phase() == Phase::Steady
+}
+
+fn is_prepared(state: &SwitchState, target: &str) -> bool {
+    matches!(state.phase(), Phase::Prepare { target: to } if **to == *target)
 }
 
 fn is_held(state: &SwitchState, target: &str) -> bool {
