@@ -7,8 +7,9 @@ use pipeline_runtime::broker::conformance::{self, Cluster};
 use pipeline_runtime::broker::kafka::{Auth, Kafka, KafkaSettings, Publishing, Tls};
 use pipeline_runtime::broker::{
     Broker, BrokerError, Commit, Completion, Consumer, ConsumerMode, ConsumerOptions, Happening, Outgoing, Position, PublishError,
-    PublishResult, Target,
+    PublishResult, Target, TopicWish,
 };
+use pipeline_runtime::control::usable;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,6 +117,45 @@ async fn a_user_without_rights_is_refused_for_good() {
     let broker = Kafka::new(KafkaSettings { auth: Some(guest), ..settings(kafka.sasl()) }).unwrap();
     let result = publish(&broker, "x").await;
     assert!(matches!(result, Err(PublishError::Refused { retriable: false, .. })), "{result:?}");
+}
+
+/// The first message to a cluster takes as long as the next one, and whoever leads a partition without being in reach is named before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_warmed_up_before_the_first_message() {
+    let topics = ["letters".to_owned()];
+    let (kafka, proxy) = bed::Kafka::behind_proxy().await.unwrap();
+    kafka.create_topic("letters", 3).await.unwrap();
+    let broker = Kafka::new(settings(kafka.proxied())).unwrap();
+    // The cluster itself is warm by then, by another client.
+    publish(&Kafka::new(settings(kafka.bootstrap())).unwrap(), "before").await.unwrap();
+    let wish = TopicWish {
+        name: "letters".into(),
+        partitions: 3,
+        replicas: None,
+        retention: Duration::from_secs(3600),
+        max_message_bytes: 1 << 20,
+    };
+    usable(&broker, &[wish]).await.unwrap();
+    proxy.set(Way::Slow(Duration::from_millis(500)));
+    let timed = async |payload| {
+        let asked = Instant::now();
+        publish(&broker, payload).await.unwrap();
+        asked.elapsed()
+    };
+    let (first, second) = (timed("first").await, timed("second").await);
+    println!("the first took {first:?}, the second {second:?}");
+    assert!(first < second * 3 / 2, "the first took {first:?}, the second {second:?}");
+
+    let cluster = bed::Kafka::start(3).await.unwrap();
+    cluster.create_topic("letters", 3).await.unwrap();
+    let broker = Kafka::new(settings(cluster.bootstrap())).unwrap();
+    broker.warm_up(&topics, SOON).await.unwrap();
+    cluster.stop(2).unwrap();
+    // Each of the three leads one, and the others take that over only after some seconds.
+    let refused = broker.warm_up(&topics, Duration::from_millis(1500)).await;
+    assert!(matches!(&refused, Err(why) if why.to_string().contains("reaching the leader of partition")), "{refused:?}");
+    cluster.resume(2).unwrap();
+    broker.warm_up(&topics, SOON).await.unwrap();
 }
 
 /// kill -9, and a node that comes back: what was acked is there once, and nobody had to do anything.

@@ -233,6 +233,12 @@ pub trait Broker: Send + Sync + 'static {
     /// The offset behind the last message of each partition.
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError>;
 
+    /// Makes ready all that the first message to these topics would otherwise wait for. What keeps messages from getting through for so
+    /// long is the error: a broker that leads a partition and cannot be reached, for one.
+    async fn warm_up(&self, _topics: &[String], _within: Duration) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     /// Gives up what is in flight: each of it is reported soon, as `Unknown` where it may have arrived. A broker that answers by itself
     /// within moments has nothing to do.
     fn purge(&self) {}

@@ -17,5 +17,6 @@ mod switching;
 #[cfg(test)]
 pub use keeper::keep;
 pub use local::{Kept, Local, gate as local_gate};
+pub use prepare::usable;
 pub use requests::Requests;
 pub use switching::Switching;

@@ -9,8 +9,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const REACH: &str = "check its address in spec.backends, that it runs, and that pods get there";
 const LOGIN: &str = "check its login in spec.backends, the Secret that it names, and what that user may do";
 
-/// Whether a broker can be used as it will be: it answers, lets us in, and its topics take what the pipeline writes. If not, why, in a
-/// sentence. Topics that are missing are made where that is allowed.
+/// Whether a broker can be used as it will be: it answers, lets us in, its topics take what the pipeline writes, and the way
+/// to them is open and warm. If not, why, in a sentence. Topics that are missing are made where that is allowed.
 pub async fn usable(broker: &dyn Broker, wishes: &[TopicWish]) -> Result<(), String> {
     let name = broker.name();
     let late = |_| format!("{name} does not answer within {ANSWER_WITHIN:?}; {REACH}");
@@ -29,7 +29,8 @@ pub async fn usable(broker: &dyn Broker, wishes: &[TopicWish]) -> Result<(), Str
             return Err(format!("topic {topic} on {name} takes messages of {most} bytes, and the document says {wanted}: raise it there"));
         }
     }
-    Ok(())
+    let topics: Vec<String> = wishes.iter().map(|wish| wish.name.clone()).collect();
+    broker.warm_up(&topics, ANSWER_WITHIN).await.map_err(|error| advised(&error))
 }
 
 /// What is wrong, and where to look.

@@ -196,4 +196,6 @@ pub async fn a_running_broker_is_connected(bed: Bed) {
     let broker = bed.broker().await;
     assert!(!broker.name().is_empty());
     broker.connected().await.expect("it answers");
+    let topic = bed.topic(&broker, 3).await;
+    broker.warm_up(&[topic.to_string()], PATIENCE).await.expect("the way to its topics is open");
 }

@@ -123,6 +123,11 @@ impl Broker for Kafka {
         self.ask(move |settings, link| topics::ends(settings, link, &topic)).await
     }
 
+    async fn warm_up(&self, topics: &[String], within: Duration) -> Result<(), BrokerError> {
+        let (producing, topics) = (self.producing.clone(), topics.to_vec());
+        self.ask(move |_, _| producing.warm_up(&topics, within)).await
+    }
+
     fn purge(&self) {
         self.producing.purge();
     }

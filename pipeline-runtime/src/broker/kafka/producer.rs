@@ -9,14 +9,20 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most that waits here for the broker: enough for three messages of 10 MB, little enough for a small pod.
 const QUEUED_KIB: usize = 32 * 1024;
 /// The largest message that is handed to the broker at all; its own limit decides.
 const LARGEST_MESSAGE: usize = 16 << 20;
+
+/// While it is warmed up: how long a question for leaders may take, how long they may take to be reached, and the time between two tries.
+const LOOK_UP: Duration = Duration::from_secs(1);
+const REACH: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(100);
 
 type Sender = ThreadedProducer<Deliveries>;
 
@@ -73,6 +79,65 @@ impl Producing {
             let retriable = matches!(why.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal));
             completion.done(Err(PublishError::Refused { reason: format!("{topic} on {}: {why}", self.settings.name), retriable }));
         }
+    }
+
+    /// Asks each broker that leads a partition, over the very connection that messages will take: it is made by then, its handshakes are
+    /// done, and the producer knows who leads what. What may pass (a leader that changes, a node that hangs) is tried again. Blocks.
+    pub fn warm_up(self: &Arc<Self>, topics: &[String], within: Duration) -> Result<(), BrokerError> {
+        let until = Instant::now() + within;
+        let mut unreached = None;
+        loop {
+            let begun = Instant::now();
+            let why = match self.leaders(topics, LOOK_UP.min(within)) {
+                Ok(leaders) => match self.reach(&leaders, REACH.min(until.saturating_duration_since(begun))) {
+                    Ok(()) => return Ok(()),
+                    Err(why) => unreached.insert(why).clone(),
+                },
+                // A question that happened to go to a node that hangs: which leader is out of reach says more.
+                Err(why) => unreached.clone().unwrap_or(why),
+            };
+            if Instant::now() + AGAIN >= until {
+                return Err(why);
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// Of each broker that leads some, one partition.
+    fn leaders(self: &Arc<Self>, topics: &[String], within: Duration) -> Result<Vec<(String, i32)>, BrokerError> {
+        let (name, sender) = (&self.settings.name, self.sender.load_full());
+        let other = |reason: String| BrokerError::Other { backend: name.clone(), reason };
+        if sender.context().broken.load(Ordering::Relaxed) {
+            self.replace();
+            return Err(other("its producer is being renewed".into()));
+        }
+        let mut leaders = BTreeMap::new();
+        for topic in topics {
+            let asking = |why: KafkaError| error(name, &format!("asking who leads topic {topic}"), &why);
+            let metadata = sender.client().fetch_metadata(Some(topic), within).map_err(asking)?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+            let found = found.filter(|found| !found.partitions().is_empty());
+            for partition in found.ok_or_else(|| other(format!("nobody knows who leads topic {topic} yet")))?.partitions() {
+                if partition.leader() < 0 {
+                    return Err(other(format!("partition {} of topic {topic} has no leader", partition.id())));
+                }
+                leaders.entry(partition.leader()).or_insert_with(|| (topic.clone(), partition.id()));
+            }
+        }
+        Ok(leaders.into_values().collect())
+    }
+
+    /// All at once: a first connection takes several round trips.
+    fn reach(&self, leaders: &[(String, i32)], within: Duration) -> Result<(), BrokerError> {
+        let sender = self.sender.load_full();
+        let ask = |topic: &str, partition| {
+            let reaching = |why| error(&self.settings.name, &format!("reaching the leader of partition {partition} of {topic}"), &why);
+            sender.client().fetch_watermarks(topic, partition, within).map(drop).map_err(reaching)
+        };
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = leaders.iter().map(|(topic, partition)| scope.spawn(|| ask(topic, *partition))).collect();
+            asked.into_iter().try_for_each(|asked| asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     }
 
     /// Sends what is queued; what is left at the deadline is given up, with an unknown outcome.
