@@ -103,7 +103,9 @@ impl Completion {
     }
 
     fn report(&mut self, result: PublishResult) {
-        drop(self.in_flight.take());
+        if let Some(pass) = self.in_flight.take().filter(|_| result.is_ok()) {
+            pass.arrived();
+        }
         if let Some(answer) = self.answer.take() {
             // The one who asked may have given up; the count above is what matters then.
             let _ = answer.send(result);

@@ -3,7 +3,7 @@
 
 use super::states::{States, Teller};
 use crds::member::{Answer, Pause};
-use crds::switch::{self, Admit, Closed, Opening, Source, SwitchState, Verdict};
+use crds::switch::{self, Admit, Closed, Opening, Phase, Source, SwitchState, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,10 +32,17 @@ struct Switched {
     waiting: AtomicUsize,
     /// Those who wait, one behind the other: they go on in the order in which they came.
     queue: tokio::sync::Mutex<()>,
-    /// Since when somebody waits.
-    waits_since: Mutex<Option<Instant>>,
+    /// While the first ones wait, until a broker has the first of them.
+    pausing: Mutex<Option<Pausing>>,
     /// The last pause that is over.
     paused: Mutex<Option<Pause>>,
+}
+
+#[derive(Clone, Copy)]
+struct Pausing {
+    since: Instant,
+    /// Somebody who waited has been let through.
+    went_on: bool,
 }
 
 /// Why a message may not be handed over.
@@ -57,13 +64,20 @@ pub struct Pass {
     gate: Arc<Gate>,
     /// Where it goes; None where there is one backend.
     opening: Option<Arc<Opening>>,
-    /// The first one after a pause, which began then; it ends with the broker's report.
-    pause: Option<Instant>,
+    /// It has waited in the pause that began then.
+    paused_since: Option<Instant>,
 }
 
 impl Pass {
     pub fn opening(&self) -> Option<&Arc<Opening>> {
         self.opening.as_ref()
+    }
+
+    /// The broker has the message.
+    pub fn arrived(&self) {
+        if let (Some(since), Some(opening), Some(switched)) = (self.paused_since, &self.opening, &self.gate.switched) {
+            switched.arrived(since, opening);
+        }
     }
 }
 
@@ -89,7 +103,7 @@ impl Gate {
             news: Notify::new(),
             waiting: AtomicUsize::new(0),
             queue: tokio::sync::Mutex::default(),
-            waits_since: Mutex::default(),
+            pausing: Mutex::default(),
             paused: Mutex::default(),
         };
         Some(Arc::new(Gate::new(Some(switched))))
@@ -102,7 +116,7 @@ impl Gate {
     /// A pass through the gate, if it is open now. It is counted before the gate is looked at, so that [`Gate::settle`] misses none.
     pub fn enter(self: &Arc<Self>) -> Result<Pass, NotNow> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let mut pass = Pass { gate: self.clone(), opening: None, pause: None };
+        let mut pass = Pass { gate: self.clone(), opening: None, paused_since: None };
         if self.shut.load(Ordering::SeqCst) {
             return Err(NotNow::Shut);
         }
@@ -123,7 +137,7 @@ impl Gate {
         let Some(switched) = &self.switched else { return self.enter() };
         if switched.waiting.load(Ordering::Acquire) == 0 {
             match self.enter() {
-                Err(NotNow::Held) => {}
+                Err(NotNow::Held) => switched.pauses(),
                 result => return result,
             }
         }
@@ -133,17 +147,15 @@ impl Gate {
             let mut states = switched.states.follow();
             loop {
                 match self.enter() {
-                    Err(NotNow::Held) => {}
+                    Err(NotNow::Held) => switched.pauses(),
                     result => return result,
                 }
                 states.changed().await;
             }
         };
-        let mut result = timeout_at(until, in_turn).await.unwrap_or(Err(NotNow::Held));
-        if let Ok(pass) = &mut result {
-            pass.pause = lock(&switched.waits_since).take();
-        }
-        result
+        let mut pass = timeout_at(until, in_turn).await.unwrap_or(Err(NotNow::Held))?;
+        pass.paused_since = switched.goes_on();
+        Ok(pass)
     }
 
     pub fn is_shut(&self) -> bool {
@@ -185,6 +197,10 @@ impl Gate {
         let mut protocol = switched.protocol();
         let obeyed = protocol.observe(source, state, switched.now());
         if obeyed {
+            if matches!(state.phase(), Phase::Hold { .. }) {
+                // None of those who went on after the last one is with a broker: they will not end this pause.
+                lock(&switched.pausing).take_if(|pausing| pausing.went_on);
+            }
             // Under the lock: two that come in at once are told in their order.
             switched.states.tell(state.clone());
             switched.news.notify_one();
@@ -268,12 +284,27 @@ impl Switched {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(NotNow::Full);
         }
-        lock(&self.waits_since).get_or_insert_with(Instant::now);
         Ok(Waiting(self))
     }
 
-    /// The first message after a pause is with the broker.
-    fn goes_on(&self, since: Instant, opening: &Opening) {
+    /// Somebody found the gate held. Who only waits for those before him has not: it may be open already.
+    fn pauses(&self) {
+        lock(&self.pausing).get_or_insert_with(|| Pausing { since: Instant::now(), went_on: false });
+    }
+
+    /// Somebody who waited is let through. Since when writes have paused.
+    fn goes_on(&self) -> Option<Instant> {
+        let mut pausing = lock(&self.pausing);
+        let pausing = pausing.as_mut()?;
+        pausing.went_on = true;
+        Some(pausing.since)
+    }
+
+    /// A broker has one that waited: the first of them ends the pause.
+    fn arrived(&self, since: Instant, opening: &Opening) {
+        if lock(&self.pausing).take_if(|pausing| pausing.since == since).is_none() {
+            return;
+        }
         let pause = since.elapsed();
         *lock(&self.paused) = Some(Pause { epoch: opening.epoch, ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX) });
         self.news.notify_one();
@@ -291,21 +322,18 @@ struct Waiting<'a>(&'a Switched);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Whoever waited has gone without going on: the next pause is measured anew.
-            lock(&self.0.waits_since).take();
+            // If all have given up, the next pause is measured anew.
+            lock(&self.0.pausing).take_if(|pausing| !pausing.went_on);
         }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let (Some(opening), Some(switched)) = (&self.opening, &self.gate.switched) {
-            if switched.protocol().settled(opening.epoch) {
-                switched.news.notify_one();
-            }
-            if let Some(since) = self.pause {
-                switched.goes_on(since, opening);
-            }
+        if let (Some(opening), Some(switched)) = (&self.opening, &self.gate.switched)
+            && switched.protocol().settled(opening.epoch)
+        {
+            switched.news.notify_one();
         }
         if self.gate.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.gate.settled.notify_waiters();

@@ -5,7 +5,7 @@ use super::{Brokers, Gate, NotNow, Publisher};
 use crate::broker::*;
 use crate::codec::attribute;
 use async_trait::async_trait;
-use crds::member::AnswerKind;
+use crds::member::{AnswerKind, Pause};
 use crds::switch::{self, Asked, Limits, NotAllowed, Rules, Source, SwitchState};
 use futures::poll;
 use std::collections::VecDeque;
@@ -194,6 +194,38 @@ async fn who_has_waited_as_long_as_it_may_is_told_so() {
     );
     assert_eq!((scene.a.asked(), scene.b.asked(), scene.gate.in_flight()), (0, 0, 0));
     assert_eq!(scene.gate.answer().unwrap().kind, AnswerKind::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_from_the_first_that_waits_to_the_first_that_a_broker_has_and_told_once() {
+    let ms = Duration::from_millis;
+    let scene = Scene::new();
+    scene.hold();
+    assert!(scene.gate.pass(Instant::now() + ms(100)).await.is_err(), "nobody goes on, so this is no part of a pause");
+    let messages = ["one", "two", "three"].map(message);
+    let [mut one, mut two, mut three] = messages.each_ref().map(|message| Box::pin(unconstrained(scene.publisher.publish(message, LONG))));
+    assert!(poll!(&mut one).is_pending());
+    tokio::time::advance(ms(20)).await;
+    assert!(poll!(&mut two).is_pending());
+    scene.open();
+    tokio::time::advance(ms(10)).await;
+    for _ in 0..2 {
+        assert!(poll!(&mut one).is_pending());
+    }
+    // It waits for those before it, and not for the gate.
+    assert!(poll!(&mut three).is_pending());
+    for _ in 0..2 {
+        assert!(poll!(&mut two).is_pending() && poll!(&mut three).is_pending());
+    }
+    assert_eq!((scene.b.asked(), scene.gate.paused()), (3, None));
+    tokio::time::advance(ms(5)).await;
+    scene.b.answer(Err(PublishError::Unknown { reason: "no answer".into() }));
+    assert_eq!(scene.gate.paused(), None, "nobody knows whether it is there");
+    for _ in 0..2 {
+        tokio::time::advance(ms(5)).await;
+        scene.b.answer(Ok(position()));
+        assert_eq!(scene.gate.paused(), Some(Pause { epoch: 2, ms: 40 }));
+    }
 }
 
 #[tokio::test]
