@@ -1,4 +1,5 @@
--- wrk: a new order in every request
+-- wrk: a new order in every request. KEY is the API key; NAME tells several at once apart; with PAUSE_MS a connection waits about so
+-- long before each request.
 local id = 0
 local thread = 0
 function setup(t)
@@ -6,15 +7,21 @@ function setup(t)
   t:set("number", thread)
 end
 function init()
-  math.randomseed(os.time() + number * 7919)
-  prefix = string.format("%d-%d-%d-", os.time(), number, math.random(1e9))
-  head = "POST /orders HTTP/1.1\r\nHost: " .. wrk.host .. "\r\nContent-Type: application/json\r\nX-API-Key: bench\r\nX-Request-Id: "
+  math.randomseed(os.time() + number * 7919 + tonumber((os.getenv("NAME") or ""):match("%d+") or 0) * 104729)
+  prefix = string.format("%s%d-%d-%d-", os.getenv("NAME") or "", os.time(), number, math.random(1e9))
+  head = "POST /orders HTTP/1.1\r\nHost: " .. wrk.host .. "\r\nContent-Type: application/json\r\nX-API-Key: " .. os.getenv("KEY") .. "\r\nX-Request-Id: "
 end
 -- Written out: what the client costs is missing to both services.
 function request()
   id = id + 1
   local body = '{"orderId":"' .. prefix .. id .. '","customerId":"customer-' .. id % 100 .. '","items":[{"sku":"SKU-CALZONE","quantity":2,"unitPrice":11.8},{"sku":"SKU-WATER","quantity":1,"unitPrice":2.1}],"totalAmount":25.7,"tenantId":"tenant-' .. id % 5 .. '","channel":"web"}'
   return head .. prefix .. id .. "\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
+end
+local pause = tonumber(os.getenv("PAUSE_MS"))
+if pause then
+  function delay()
+    return math.random(math.floor(pause / 2), math.ceil(pause * 3 / 2))
+  end
 end
 function done(summary, latency, requests)
   local e = summary.errors

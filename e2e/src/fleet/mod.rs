@@ -14,10 +14,11 @@ use crate::bed::{ControlPlane, Kafka, Postgres, Room, client_of, eventually};
 use crate::proxy::Proxy;
 use anyhow::{Context, Result};
 use crds::member::{Answer, PipelineMember};
+use crds::pipeline::OrderPipeline;
 use crds::switch::names::{STATE_FILE, state_config_map};
 use crds::switch::{Phase, SwitchState};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use operator::Operator;
 use serde_json::{Value as Json, json};
@@ -166,6 +167,14 @@ impl Fleet {
     /// Asks for a backend as a person does.
     pub fn switch_to(&self, backend: &str) -> Result<()> {
         self.patch(&json!({"spec": {"backend": backend}}))
+    }
+
+    /// The same as a program does: kubectl takes its share of the processors just then.
+    pub async fn ask_for(&self, backend: &str) -> Result<()> {
+        let pipelines: Api<OrderPipeline> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let patch = Patch::Merge(json!({"spec": {"backend": backend}}));
+        pipelines.patch(PIPELINE, &PatchParams::default(), &patch).await?;
+        Ok(())
     }
 
     /// Changes the document.

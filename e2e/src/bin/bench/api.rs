@@ -1,0 +1,53 @@
+//! Our API beside what a careful Python team would write.
+
+use crate::{KEY, PARTITIONS, SECONDS, WARM_UP, document, median, ours, python, source, wrk};
+use anyhow::Result;
+use e2e::bed::{Kafka, Postgres, Room, free_port};
+use e2e::product::Product;
+use std::time::Duration;
+
+pub async fn beside_fastapi(rounds: usize) -> Result<()> {
+    let (kafka, postgres, room) = (Kafka::for_load().await?, Postgres::start().await?, Room::new("bench")?);
+    kafka.create_topic("bench", PARTITIONS).await?;
+    let document = document(&room, "bench", &kafka.bootstrap())?;
+    let (our_port, their_port) = (free_port()?, free_port()?);
+    let (our_url, their_url) = (format!("http://127.0.0.1:{our_port}"), format!("http://127.0.0.1:{their_port}"));
+    let mut ours = Product::start("api", &room, ours("api", &document, our_port, &postgres)?)?;
+    let mut uvicorn = python("uvicorn")?;
+    uvicorn.args(["api:app", "--workers", "2", "--no-access-log", "--log-level", "warning", "--port", &their_port.to_string()]);
+    uvicorn.args(["--app-dir", &source("").to_string_lossy()]);
+    uvicorn.envs([
+        ("KAFKA_BROKERS", kafka.bootstrap().as_str()),
+        ("KAFKA_TOPIC", "bench"),
+        ("API_KEY", KEY),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+    ]);
+    let mut theirs = Product::start("fastapi", &room, uvicorn)?;
+    ours.ready(&format!("{our_url}/readyz"), Duration::from_secs(60)).await?;
+    theirs.ready(&format!("{their_url}/healthz"), Duration::from_secs(60)).await?;
+    let (mut ratios, mut p99) = (Vec::new(), Vec::new());
+    wrk(&their_url, WARM_UP)?;
+    wrk(&our_url, WARM_UP)?;
+    for round in 1..=rounds {
+        let (us, them) = if round % 2 == 1 {
+            (wrk(&our_url, SECONDS)?, wrk(&their_url, SECONDS)?)
+        } else {
+            let them = wrk(&their_url, SECONDS)?;
+            (wrk(&our_url, SECONDS)?, them)
+        };
+        anyhow::ensure!(us.errors + them.errors == 0, "requests failed: {us:?} {them:?}");
+        println!(
+            "api round {round}: ours {us:.1?}  FastAPI {them:.1?}  ratio {:.1}x, p99 {:.2}x",
+            us.per_second / them.per_second,
+            us.p99_ms / them.p99_ms
+        );
+        ratios.push(us.per_second / them.per_second);
+        p99.push(us.p99_ms / them.p99_ms);
+    }
+    // It ends its own workers; killed, it would leave them behind.
+    theirs.terminate(Duration::from_secs(20)).await?;
+    let (now, most) = ours.memory_kib()?;
+    let (ratio, p99) = (median(&mut ratios), median(&mut p99));
+    println!("api: median ratio {ratio:.1}x, p99 {p99:.2}x; our memory {} MiB now, {} MiB at most", now / 1024, most / 1024);
+    Ok(())
+}
