@@ -10,7 +10,7 @@ use e2e::load::{Plan, Told};
 use e2e::product::Product;
 use e2e::{ledger, load};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The document of a laptop with two brokers, both built in, on its way to this one.
@@ -97,7 +97,7 @@ async fn one_command_asks_a_running_laptop_for_the_other_broker_and_the_next_sta
 /// Kafka to another Kafka and back, several times, by the real operator; the two have other numbers of partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
-    const ORDERS: usize = 6_000;
+    const ORDERS: usize = 9_000;
     const SWITCHES: usize = 6;
     let fleet = Fleet::start(Shape { right_partitions: 4, ..Shape::default() }).await.unwrap();
     let progress = Arc::new(AtomicUsize::new(0));
@@ -105,12 +105,13 @@ async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {
     let load = tokio::spawn(load::run(plan, progress.clone()));
     let mut target = "left";
     for switch in 1..=SWITCHES {
-        reached(&progress, switch * ORDERS / (SWITCHES + 1)).await.unwrap();
+        // The load goes on for a good while after the last one, also where it is fast.
+        reached(&progress, switch * ORDERS / (SWITCHES + 3)).await.unwrap();
         target = if switch % 2 == 1 { "right" } else { "left" };
         let begun = std::time::Instant::now();
         fleet.switch_to(target).unwrap();
         fleet.until("writes go there", READY, |state| *state.newest().backend == *target).await.unwrap();
-        println!("to {target}: open after {:?}", begun.elapsed());
+        println!("to {target}: open after {:?}, with {} of {ORDERS} orders", begun.elapsed(), progress.load(Ordering::Relaxed));
     }
     let told = load.await.unwrap().unwrap();
     fleet.settled_on(target, READY).await.unwrap();
