@@ -1,6 +1,6 @@
 //! What it costs between switches that there could be one: our API with a second backend to go to, beside our API with none.
 
-use crate::{KEY, PARTITIONS, SECONDS, WARM_UP, median, wrk};
+use crate::{CONNECTIONS, KEY, PARTITIONS, SECONDS, WARM_UP, median, wrk};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,8 +41,8 @@ pub async fn beside_one_backend(rounds: usize) -> Result<()> {
     let [(one, one_url), (two, two_url)] = &running[..] else { unreachable!("two were started") };
     let mut ratios = (Vec::new(), Vec::new());
     let mut each = Vec::new();
-    wrk(two_url, WARM_UP)?;
-    wrk(one_url, WARM_UP)?;
+    wrk(two_url, CONNECTIONS, WARM_UP)?;
+    wrk(one_url, CONNECTIONS, WARM_UP)?;
     for round in 1..=rounds {
         let (without, with) = if round % 2 == 1 {
             (processor_time(one, one_url)?, processor_time(two, two_url)?)
@@ -148,7 +148,7 @@ impl Broker for Sink {
 /// Requests a second, and the processor time of our process for each, in microseconds.
 fn processor_time(product: &Product, url: &str) -> Result<(f64, f64)> {
     let before = product.processor_time()?;
-    let load = wrk(url, SECONDS)?;
+    let load = wrk(url, CONNECTIONS, SECONDS)?;
     anyhow::ensure!(load.errors == 0, "requests failed: {load:?}");
     let used = product.processor_time()? - before;
     Ok((load.per_second, used.as_secs_f64() * 1e6 / (load.per_second * SECONDS as f64)))

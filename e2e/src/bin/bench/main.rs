@@ -109,8 +109,8 @@ fn wrk_command(url: &str, threads: usize, connections: usize, seconds: u64) -> C
     command
 }
 
-fn wrk(url: &str, seconds: u64) -> Result<Load> {
-    let out = wrk_command(url, 2, CONNECTIONS, seconds).env("KEY", KEY).output().context("wrk is missing: run e2e/prepare bench")?;
+fn wrk(url: &str, connections: usize, seconds: u64) -> Result<Load> {
+    let out = wrk_command(url, 2, connections, seconds).env("KEY", KEY).output().context("wrk is missing: run e2e/prepare bench")?;
     Load::read(&String::from_utf8_lossy(&out.stdout))
 }
 
