@@ -153,7 +153,8 @@ async fn a_cluster_is_warmed_up_before_the_first_message() {
     cluster.stop(2).unwrap();
     // Each of the three leads one, and the others take that over only after some seconds.
     let refused = broker.warm_up(&topics, Duration::from_millis(1500)).await;
-    assert!(matches!(&refused, Err(why) if why.to_string().contains("reaching the leader of partition")), "{refused:?}");
+    // "reaching the leader of partition", unless each question for the leaders went to the one that hangs.
+    assert!(matches!(refused, Err(BrokerError::Unreachable { .. })), "{refused:?}");
     cluster.resume(2).unwrap();
     broker.warm_up(&topics, SOON).await.unwrap();
 }
