@@ -38,7 +38,7 @@ struct Switched {
     paused: Mutex<Option<Pause>>,
 }
 
-#[derive(Clone, Copy)]
+/// A pause of writes that is not over yet.
 struct Pausing {
     since: Instant,
     /// Somebody who waited has been let through.

@@ -87,9 +87,9 @@ impl Producing {
         let until = Instant::now() + within;
         let mut unreached = None;
         loop {
-            let begun = Instant::now();
-            let why = match self.leaders(topics, LOOK_UP.min(within)) {
-                Ok(leaders) => match self.reach(&leaders, REACH.min(until.saturating_duration_since(begun))) {
+            let sender = self.sender.load_full();
+            let why = match self.leaders(&sender, topics, until) {
+                Ok(leaders) => match self.reach(&sender, &leaders, until) {
                     Ok(()) => return Ok(()),
                     Err(why) => unreached.insert(why).clone(),
                 },
@@ -104,23 +104,29 @@ impl Producing {
     }
 
     /// Of each broker that leads some, one partition.
-    fn leaders(self: &Arc<Self>, topics: &[String], within: Duration) -> Result<Vec<(String, i32)>, BrokerError> {
-        let (name, sender) = (&self.settings.name, self.sender.load_full());
-        let other = |reason: String| BrokerError::Other { backend: name.clone(), reason };
+    fn leaders(self: &Arc<Self>, sender: &Sender, topics: &[String], until: Instant) -> Result<Vec<(String, i32)>, BrokerError> {
+        let name = &self.settings.name;
         if sender.context().broken.load(Ordering::Relaxed) {
             self.replace();
-            return Err(other("its producer is being renewed".into()));
+            return Err(BrokerError::Other { backend: name.clone(), reason: "its producer is being renewed".into() });
         }
         let mut leaders = BTreeMap::new();
         for topic in topics {
-            let asking = |why: KafkaError| error(name, &format!("asking who leads topic {topic}"), &why);
-            let metadata = sender.client().fetch_metadata(Some(topic), within).map_err(asking)?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-            let found = found.filter(|found| !found.partitions().is_empty());
-            for partition in found.ok_or_else(|| other(format!("nobody knows who leads topic {topic} yet")))?.partitions() {
-                if partition.leader() < 0 {
-                    return Err(other(format!("partition {} of topic {topic} has no leader", partition.id())));
-                }
+            let asking = |why| error(name, &format!("asking who leads topic {topic}"), &why);
+            let metadata = sender.client().fetch_metadata(Some(topic), LOOK_UP.min(left(until))).map_err(asking)?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            if let Some(why) = found.and_then(|found| found.error()) {
+                return Err(asking(KafkaError::MetadataFetch(why.into())));
+            }
+            let partitions = found.map(|found| found.partitions()).unwrap_or_default();
+            if let Some(first) = partitions.iter().find(|partition| partition.leader() < 0) {
+                let reason = format!("partition {} of topic {topic} has no leader", first.id());
+                return Err(BrokerError::Unreachable { backend: name.clone(), reason });
+            }
+            if partitions.is_empty() {
+                return Err(BrokerError::Unreachable { backend: name.clone(), reason: format!("it does not know topic {topic} yet") });
+            }
+            for partition in partitions {
                 leaders.entry(partition.leader()).or_insert_with(|| (topic.clone(), partition.id()));
             }
         }
@@ -128,8 +134,8 @@ impl Producing {
     }
 
     /// All at once: a first connection takes several round trips.
-    fn reach(&self, leaders: &[(String, i32)], within: Duration) -> Result<(), BrokerError> {
-        let sender = self.sender.load_full();
+    fn reach(&self, sender: &Sender, leaders: &[(String, i32)], until: Instant) -> Result<(), BrokerError> {
+        let within = REACH.min(left(until));
         let ask = |topic: &str, partition| {
             let reaching = |why| error(&self.settings.name, &format!("reaching the leader of partition {partition} of {topic}"), &why);
             sender.client().fetch_watermarks(topic, partition, within).map(drop).map_err(reaching)
@@ -173,6 +179,10 @@ impl Producing {
             self.replacing.store(false, Ordering::Release);
         }
     }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }
 
 fn create(settings: &KafkaSettings) -> Result<Sender, BrokerError> {
