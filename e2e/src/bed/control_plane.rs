@@ -2,6 +2,7 @@
 //! pending and a test says itself how they are. Source of the program: `e2e/cluster`.
 
 use super::{Room, prepared};
+use crate::proxy::Proxy;
 use anyhow::{Context, Result, bail, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value as Json;
@@ -58,13 +59,6 @@ impl ControlPlane {
         let path = self.room.path().join(format!("{name}.kubeconfig"));
         std::fs::write(&path, serde_yaml::to_string(&config)?)?;
         Ok(path)
-    }
-
-    /// Has a kubeconfig lead through a proxy before the API server.
-    pub fn lead_through(&self, kubeconfig: &Path, port: u16) -> Result<()> {
-        let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(kubeconfig)?)?;
-        lead_through(&mut config, port);
-        Ok(std::fs::write(kubeconfig, serde_yaml::to_string(&config)?)?)
     }
 
     /// For whoever runs pods, beside this.
@@ -150,8 +144,8 @@ impl Binder {
         Ok(server.strip_prefix("https://").context("where the API server is")?.to_owned())
     }
 
-    /// The kubeconfig of a pod: with a token that is bound to it, as a kubelet mounts it. `port`: of a proxy before the API server.
-    pub fn kubeconfig_of_pod(&self, admin: &Path, namespace: &str, account: &str, pod: &str, port: Option<u16>) -> Result<PathBuf> {
+    /// The kubeconfig of a pod: with a token that is bound to it, as a kubelet mounts it.
+    pub fn kubeconfig_of_pod(&self, admin: &Path, namespace: &str, account: &str, pod: &str) -> Result<PathBuf> {
         let mut command = Command::new(&self.program);
         command.arg("kubectl").arg("--kubeconfig").arg(admin).arg("--cache-dir").arg(self.room.path().join("kubectl"));
         command.args(["create", "token", account, "-n", namespace, "--bound-object-kind", "Pod", "--bound-object-name", pod]);
@@ -159,17 +153,17 @@ impl Binder {
         ensure!(out.status.success(), "a token for {pod}: {}", String::from_utf8_lossy(&out.stderr).trim());
         let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(admin)?)?;
         config["users"][0]["user"] = serde_json::json!({ "token": String::from_utf8(out.stdout)?.trim() });
-        if let Some(port) = port {
-            lead_through(&mut config, port);
-        }
         let path = self.room.path().join(format!("{namespace}-{pod}.kubeconfig"));
         std::fs::write(&path, serde_yaml::to_string(&config)?)?;
         Ok(path)
     }
 }
 
-fn lead_through(kubeconfig: &mut Json, port: u16) {
-    kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+/// Has a kubeconfig lead through a proxy before the API server.
+pub fn lead_through(proxy: &Proxy, kubeconfig: &Path) -> Result<()> {
+    let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(kubeconfig)?)?;
+    config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{}", proxy.port()).into();
+    Ok(std::fs::write(kubeconfig, serde_yaml::to_string(&config)?)?)
 }
 
 impl Drop for ControlPlane {

@@ -7,7 +7,7 @@ mod kafka;
 mod postgres;
 mod process;
 
-pub use control_plane::{Binder, ControlPlane, Write, client_of};
+pub use control_plane::{Binder, ControlPlane, Write, client_of, lead_through};
 pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;
 pub use process::{Process, Room};

@@ -4,7 +4,7 @@
 use super::machine::Machine;
 use super::service::Ready;
 use super::{KEY, NAMESPACE, PIPELINE};
-use crate::bed::{ControlPlane, Room, free_port};
+use crate::bed::{ControlPlane, Room, free_port, lead_through};
 use crate::product::Product;
 use crate::proxy::{Proxy, Way};
 use anyhow::{Context, Result};
@@ -282,8 +282,10 @@ impl Node {
             }
             None => None,
         };
-        let port = wire.as_ref().map(Proxy::port);
-        let kubeconfig = self.bind.kubeconfig_of_pod(&self.kubeconfig, NAMESPACE, &account, &pod.name_any(), port)?;
+        let kubeconfig = self.bind.kubeconfig_of_pod(&self.kubeconfig, NAMESPACE, &account, &pod.name_any())?;
+        if let Some(wire) = &wire {
+            lead_through(wire, &kubeconfig)?;
+        }
         let uid = pod.uid().context("a pod has a uid")?;
         let running = Running {
             role,

@@ -10,7 +10,7 @@ pub mod storm;
 pub use kubelet::{Container, Kubelet};
 pub use service::Service;
 
-use crate::bed::{ControlPlane, Kafka, Postgres, Room, client_of, eventually};
+use crate::bed::{ControlPlane, Kafka, Postgres, Room, client_of, eventually, lead_through};
 use crate::proxy::Proxy;
 use anyhow::{Context, Result};
 use crds::member::{Answer, PipelineMember};
@@ -125,7 +125,7 @@ impl Fleet {
         let kubeconfig = cluster.kubeconfig_for(operator::NAMESPACE, "orderpipeline-operator")?;
         let operator_wire = Proxy::start(cluster.binder().api_server(&kubeconfig)?).await?;
         if !shape.direct {
-            cluster.lead_through(&kubeconfig, operator_wire.port())?;
+            lead_through(&operator_wire, &kubeconfig)?;
         }
         let operator = Operator::start(room.clone(), kubeconfig).await?;
         cluster.kubectl(&["create", "namespace", NAMESPACE])?;
