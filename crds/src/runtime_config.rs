@@ -180,6 +180,10 @@ impl RuntimeConfig {
     pub fn topic(&self, name: &str) -> Option<&TopicConfig> {
         self.topics.iter().find(|t| t.name == name)
     }
+    /// Those that an event is read from.
+    pub fn topics_read(&self) -> impl Iterator<Item = &TopicConfig> {
+        self.topics.iter().filter(|topic| self.events.iter().any(|event| event.topics.contains(&topic.name)))
+    }
     pub fn event(&self, name: &str) -> Option<&EventConfig> {
         self.events.iter().find(|e| e.name == name)
     }

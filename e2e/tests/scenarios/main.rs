@@ -3,9 +3,11 @@
 
 mod bad_input;
 mod broker_away;
+mod food;
 mod killed;
 mod pipeline;
 mod poison;
+mod retail;
 mod same_request;
 mod stopping;
 mod switch_limits;

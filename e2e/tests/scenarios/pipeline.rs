@@ -5,6 +5,7 @@ use e2e::bed::{Kafka, Postgres, Room, eventually, free_port};
 use e2e::ledger::Stored;
 use e2e::load::Told;
 use e2e::product::Product;
+use rdkafka::message::{Headers, Message, OwnedMessage};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use std::path::PathBuf;
@@ -45,14 +46,33 @@ impl Pipeline {
     /// `bootstrap` is where the pipeline reaches the broker: itself, or a proxy before it.
     pub async fn new(kafka: &Kafka, bootstrap: &str, idempotency: &str) -> Result<Pipeline> {
         let name = format!("orders-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let text = DOCUMENT.replace("NAME", &name).replace("BOOTSTRAP", bootstrap).replace("IDEMPOTENCY", idempotency);
+        Pipeline::of(kafka, &text).await
+    }
+
+    /// One of the examples, as it lies there: but for the addresses, and what a test has to have otherwise (this, and that in its place).
+    pub async fn example(kafka: &Kafka, name: &str, changes: &[(&str, &str)]) -> Result<Pipeline> {
+        let file = format!("{}/../examples/{name}/pipeline.yaml", env!("CARGO_MANIFEST_DIR"));
+        let secret = format!("{{name: {name}-db, key: url}}");
+        let own = [("kafka:9092", &*kafka.bootstrap()), (&secret, "{name: db, key: url}")];
+        let text = own.iter().chain(changes).try_fold(std::fs::read_to_string(file)?, |text, (from, to)| {
+            anyhow::ensure!(text.contains(from), "the example {name} has no {from:?}");
+            Ok(text.replace(from, to))
+        })?;
+        Pipeline::of(kafka, &text).await
+    }
+
+    async fn of(kafka: &Kafka, text: &str) -> Result<Pipeline> {
         let room = Room::new("scenario")?;
         let document = room.path().join("pipeline.yaml");
-        let text = DOCUMENT.replace("NAME", &name).replace("BOOTSTRAP", bootstrap).replace("IDEMPOTENCY", idempotency);
         std::fs::write(&document, text)?;
-        let size = [("max.message.bytes", "12582912")];
-        kafka.create_topic_with(&name, 6, &size).await?;
-        kafka.create_topic_with(&format!("{name}-dlq"), 6, &size).await?;
-        Ok(Pipeline { name, room, document, postgres: Postgres::start().await? })
+        let config = crds::document::read(text).map(|pipeline| crds::resolve(&pipeline));
+        let config = config.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        for topic in &config.topics {
+            let size = [("max.message.bytes", "12582912")];
+            kafka.create_topic_with(&topic.name, i32::try_from(topic.partitions)?, &size).await?;
+        }
+        Ok(Pipeline { name: config.pipeline, room, document, postgres: Postgres::start().await? })
     }
 
     fn command(&self, role: &str, port: u16) -> Result<Command> {
@@ -122,6 +142,24 @@ pub async fn stored_in(file: &std::path::Path) -> Result<Vec<Stored>> {
     .fetch_all(&pool)
     .await?;
     rows.into_iter().map(stored).collect()
+}
+
+/// Waits for so many dead letters of a topic.
+pub async fn dead(kafka: &Kafka, topic: &str, count: usize) -> Vec<OwnedMessage> {
+    let letters = || async {
+        let letters = kafka.messages(&format!("{topic}-dlq")).await?;
+        anyhow::ensure!(letters.len() >= count, "{} of {count}", letters.len());
+        Ok(letters)
+    };
+    let letters = eventually("the dead letters are there", READY, letters).await.unwrap();
+    assert_eq!(letters.len(), count, "{letters:#?}");
+    letters
+}
+
+/// The text of a message's header; empty if there is none.
+pub fn header(message: &OwnedMessage, name: &str) -> String {
+    let value = message.headers().and_then(|headers| headers.iter().find(|h| h.key == name)).and_then(|h| h.value);
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
 pub fn expected(told: &[Told]) -> usize {

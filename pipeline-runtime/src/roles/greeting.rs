@@ -51,7 +51,7 @@ pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, ke
         writeln!(text, "  api        http://{address}, key {origin}")?;
     }
     if let Some(worker) = &config.worker {
-        let topics: Vec<&str> = config.topics.iter().filter(|t| t.dead_letter.is_some()).map(|t| t.name.as_str()).collect();
+        let topics: Vec<&str> = config.topics_read().map(|topic| topic.name.as_str()).collect();
         writeln!(text, "  worker     group {}, topics {}", worker.group, topics.join(" "))?;
     }
     if let Some(generator) = &config.generator {

@@ -126,10 +126,10 @@ pub async fn run(deps: WorkerDeps, shutdown: impl Future<Output = ()> + Send) ->
     read.and(ended)
 }
 
-/// Every topic that an event is read from.
+/// In an order of their own: that of the document is of no matter.
 fn topics(config: &RuntimeConfig) -> Vec<String> {
-    let named: BTreeSet<&String> = config.events.iter().flat_map(|event| &event.topics).collect();
-    named.into_iter().filter(|name| config.topic(name).is_some()).cloned().collect()
+    let named: BTreeSet<&String> = config.topics_read().map(|topic| &topic.name).collect();
+    named.into_iter().cloned().collect()
 }
 
 fn options(config: &RuntimeConfig) -> Option<ConsumerOptions> {
