@@ -159,10 +159,10 @@ impl Binder {
     }
 }
 
-/// Has a kubeconfig lead through a proxy before the API server.
-pub fn lead_through(proxy: &Proxy, kubeconfig: &Path) -> Result<()> {
+/// Has a kubeconfig lead through a proxy before the API server, or before somebody (`http`) who carries to it.
+pub fn lead_through(scheme: &str, proxy: &Proxy, kubeconfig: &Path) -> Result<()> {
     let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(kubeconfig)?)?;
-    config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{}", proxy.port()).into();
+    config["clusters"][0]["cluster"]["server"] = format!("{scheme}://127.0.0.1:{}", proxy.port()).into();
     Ok(std::fs::write(kubeconfig, serde_yaml::to_string(&config)?)?)
 }
 

@@ -284,7 +284,7 @@ impl Node {
         };
         let kubeconfig = self.bind.kubeconfig_of_pod(&self.kubeconfig, NAMESPACE, &account, &pod.name_any())?;
         if let Some(wire) = &wire {
-            lead_through(wire, &kubeconfig)?;
+            lead_through("https", wire, &kubeconfig)?;
         }
         let uid = pod.uid().context("a pod has a uid")?;
         let running = Running {

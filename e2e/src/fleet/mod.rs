@@ -4,6 +4,7 @@
 mod kubelet;
 mod machine;
 mod operator;
+pub mod porter;
 mod service;
 pub mod storm;
 
@@ -21,6 +22,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use operator::Operator;
+use porter::Porter;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,8 +39,9 @@ pub struct Fleet {
     pub service: Service,
     pub kubelet: Kubelet,
     operator: Operator,
-    /// Between it and the API server.
+    /// Between it and the API server: its wire leads to the porter.
     pub operator_wire: Proxy,
+    pub porter: Porter,
     pub left: (Kafka, Proxy),
     pub right: (Kafka, Proxy),
     pub postgres: (Postgres, Proxy),
@@ -123,9 +126,10 @@ impl Fleet {
         cluster.kubectl(&["apply", "--server-side", "-k", &default])?;
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/orderpipelines.orderpipeline.dev"])?;
         let kubeconfig = cluster.kubeconfig_for(operator::NAMESPACE, "orderpipeline-operator")?;
-        let operator_wire = Proxy::start(cluster.binder().api_server(&kubeconfig)?).await?;
+        let porter = Porter::start(&kubeconfig).await?;
+        let operator_wire = Proxy::start(porter.address()).await?;
         if !shape.direct {
-            lead_through(&operator_wire, &kubeconfig)?;
+            lead_through("http", &operator_wire, &kubeconfig)?;
         }
         let operator = Operator::start(room.clone(), kubeconfig).await?;
         cluster.kubectl(&["create", "namespace", NAMESPACE])?;
@@ -139,7 +143,7 @@ impl Fleet {
         let service = Service::start().await?;
         let kubelet = Kubelet::start(&cluster, client.clone(), room.clone(), service.ready(), !shape.direct)?;
         let postgres = (postgres, database);
-        let fleet = Fleet { service, kubelet, operator, operator_wire, left, right, postgres, client, cluster, room };
+        let fleet = Fleet { service, kubelet, operator, operator_wire, porter, left, right, postgres, client, cluster, room };
         fleet.ready(shape.apis + shape.workers).await?;
         Ok(fleet)
     }
