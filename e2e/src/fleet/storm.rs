@@ -75,6 +75,10 @@ pub enum Fault {
     Joining,
     /// A pod is killed, and runs again before the API server hears of that; it hears everything later than the others.
     Untold,
+    /// All pods have ended, and one runs again and joins before the writes are to stop; the operator does not hear of that.
+    Unheard,
+    /// The same, but one pod has never ended: the operator hears of it first, for it has to begin its watch anew.
+    HeardAnew,
     /// Nobody is there to seal what was closed, when the way goes back already.
     Unsealed,
     /// The operator dies when the target is open, the state is deleted, and a pod stands still.
@@ -85,7 +89,7 @@ pub enum Fault {
 }
 
 /// All that must do no harm.
-pub const FAULTS: [Fault; 23] = [
+pub const FAULTS: [Fault; 25] = [
     Fault::Kill,
     Fault::Stop,
     Fault::StallSource,
@@ -107,6 +111,8 @@ pub const FAULTS: [Fault; 23] = [
     Fault::Newcomer,
     Fault::Joining,
     Fault::Untold,
+    Fault::Unheard,
+    Fault::HeardAnew,
     Fault::Unsealed,
     Fault::Forgotten,
 ];

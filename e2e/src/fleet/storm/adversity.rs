@@ -2,9 +2,11 @@
 
 use super::{Fault, SWITCHED_WITHIN, other};
 use crate::bed::eventually;
+use crate::fleet::porter::Errand;
 use crate::fleet::{Container, Fleet};
 use crate::proxy::{Proxy, Way};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use crds::member::AnswerKind;
 use crds::switch::{Phase, SwitchState};
 use nix::sys::signal::Signal;
 use rand::Rng;
@@ -12,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How much later a pod hears than the others: well within a Hold.
 const LATER: Duration = Duration::from_millis(350);
@@ -170,6 +172,8 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             fleet.kubelet.wire(&api.pod, Way::Open);
             fleet.kubelet.tells_of_starts(true);
         }
+        Fault::Unheard => unheard(fleet, target, None).await?,
+        Fault::HeardAnew => unheard(fleet, target, fleet.kubelet.of("api").first()).await?,
         Fault::Unsealed => {
             fleet.switch_to(target)?;
             if reached(fleet, |state| is_held(state, target)).await {
@@ -220,6 +224,56 @@ async fn disturbed(fleet: &Fleet, target: &str, after: Duration, proxy: &Proxy, 
     proxy.set(way);
     sleep(ms(for_ms)).await;
     proxy.set(Way::Open);
+    Ok(())
+}
+
+/// Asks for the target when all pods have ended. An API pod runs again and joins between the list of Prepare and the write of the Hold:
+/// the operator hears nothing of that, nor the pod of the Hold.
+///
+/// `lives`: it has not ended, and is the first by its name. So the operator, which begins its watch anew, hears its answer in a page
+/// before all others.
+async fn unheard(fleet: &Fleet, target: &str, lives: Option<&Container>) -> Result<()> {
+    let (kubelet, porter) = (&fleet.kubelet, &fleet.porter);
+    let ended: Vec<Container> = kubelet.containers().into_iter().filter(|pod| lives.is_none_or(|lives| lives.pod != pod.pod)).collect();
+    let Some(again) = ended.iter().find(|pod| pod.role == "api") else { return fleet.switch_to(target) };
+    let others = || ended.iter().filter(|pod| pod.pod != again.pod);
+    kubelet.mounts(false);
+    kubelet.tells_of_starts(false);
+    kubelet.starts(false);
+    ended.iter().for_each(|pod| kubelet.kill(&pod.pod));
+    let hold = porter.keep(Errand::Hold);
+    fleet.switch_to(target)?;
+    // Not if there is something to seal first: nobody is there who could.
+    if hold.waits(ms(10_000)).await {
+        let (page, list) = (porter.keep(Errand::FirstPage), porter.keep(Errand::List));
+        porter.expire();
+        others().for_each(|pod| kubelet.wire(&pod.pod, Way::Stalled));
+        kubelet.starts(true);
+        let _ = serves(fleet, |pod| pod.pod == again.pod && pod.restarts > again.restarts).await; // it may have been one too many
+        kubelet.wire(&again.pod, Way::Stalled);
+        page.waits(ms(3000)).await;
+        drop(hold);
+        let mut page = Some(page);
+        if let Some(lives) = lives {
+            let held = || async {
+                let answers = fleet.answers().await?;
+                ensure!(answers.get(&lives.pod).is_some_and(|answer| answer.kind == AnswerKind::Held), "{answers:?}");
+                Ok(())
+            };
+            let _ = eventually("it has answered", ms(1000), held).await; // else the Hold is over
+            page = None;
+        }
+        let open = timeout(TOO_LONG, reached(fleet, |state| is_open(state, target))).await == Ok(true);
+        drop((page, list));
+        others().for_each(|pod| kubelet.wire(&pod.pod, Way::Open));
+        if open {
+            sleep(TOO_LONG).await; // so long it writes to the old broker, and the others to the new one
+        }
+        kubelet.wire(&again.pod, Way::Open);
+    }
+    kubelet.starts(true);
+    kubelet.tells_of_starts(true);
+    kubelet.mounts(true);
     Ok(())
 }
 
