@@ -1,24 +1,27 @@
 //! What is watched, and what wakes a reconcile: a pipeline that somebody else has changed, or anything that belongs to one. Only metadata
 //! is watched and only that of pipelines is kept; a reconcile reads the rest itself.
 
+use crate::again::{Again, AtOnce};
 use crate::context::{Context, Error};
 use crate::{names, reconcile};
 use crds::OrderPipeline;
 use crds::switch::names::PIPELINE_LABEL;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{Api, ObjectMeta};
+use kube::api::{Api, ObjectMeta, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
+use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,19 +67,20 @@ pub async fn run(
     let scope = Scope { client: context.client.clone(), namespace };
     let (reader, writer) = reflector::store();
     let pipelines = watcher::watcher(scope.api::<Seen>(), watcher::Config::default())
-        .default_backoff()
+        .backoff(Again::soon())
         .reflect(writer)
         .applied_objects()
         .predicate_filter(|pipeline: &Seen| Some(pipeline.of_others), Default::default());
     Controller::for_stream(pipelines, reader)
         .reconcile_on(futures::stream::poll_fn(move |task| calls.0.poll_recv(task)))
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
-        .owns(scope.api::<Deployment>(), ours.clone())
-        .owns(scope.api::<ConfigMap>(), no_state)
-        .owns(scope.api::<Service>(), ours.clone())
-        .owns(scope.api::<ServiceAccount>(), ours.clone())
-        .owns(scope.api::<Role>(), ours.clone())
-        .owns(scope.api::<RoleBinding>(), ours)
+        .trigger_backoff(AtOnce)
+        .owns_stream(scope.owned::<Deployment>(ours.clone()))
+        .owns_stream(scope.owned::<ConfigMap>(no_state))
+        .owns_stream(scope.owned::<Service>(ours.clone()))
+        .owns_stream(scope.owned::<ServiceAccount>(ours.clone()))
+        .owns_stream(scope.owned::<Role>(ours.clone()))
+        .owns_stream(scope.owned::<RoleBinding>(ours))
         .graceful_shutdown_on(shutdown)
         .run(wake, failed, context)
         .for_each(|outcome| async {
@@ -115,6 +119,14 @@ impl Scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         }
+    }
+
+    /// What becomes of our objects of this kind.
+    fn owned<K>(&self, which: watcher::Config) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        watcher::watcher(self.api::<PartialObjectMeta<K>>(), which).backoff(Again::soon()).touched_objects()
     }
 }
 

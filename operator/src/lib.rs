@@ -1,6 +1,7 @@
 //! The controller of OrderPipelines: makes the cluster what their documents say.
 #![forbid(unsafe_code)]
 
+mod again;
 pub mod build;
 pub mod context;
 pub mod controller;

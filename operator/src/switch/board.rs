@@ -3,6 +3,7 @@
 
 use super::driver::{self, Inbox};
 use super::{Wanted, members};
+use crate::again::Again;
 use crate::context::Context;
 use anyhow::bail;
 use crds::member::PipelineMember;
@@ -173,7 +174,7 @@ fn member_events(context: &Context, namespace: Option<&str>) -> impl Stream<Item
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    watcher::watcher(api, labelled()).default_backoff()
+    watcher::watcher(api, labelled()).backoff(Again::soon())
 }
 
 fn state_events(
@@ -185,5 +186,5 @@ fn state_events(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watcher::watcher(api, labelled()).default_backoff()
+    watcher::watcher(api, labelled()).backoff(Again::soon())
 }
