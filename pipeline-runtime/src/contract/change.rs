@@ -40,7 +40,7 @@ impl EventContract {
             event_id,
             event: self.config.name.clone(),
             effect: self.config.effect,
-            order_id: self.order_id(&input)?,
+            order_id: self.order_id(message)?,
             content: [0; 32],
             fields,
             set,
@@ -52,7 +52,8 @@ impl EventContract {
     }
 
     /// An event without effect needs no order.
-    fn order_id(&self, input: &Input<'_>) -> Result<String, Violation> {
+    pub fn order_id(&self, message: &Message<'_>) -> Result<String, Violation> {
+        let input = &message.input();
         let expression = &self.expressions.order_id;
         if self.config.effect == Effect::None && matches!(expression.json(input), Err(EvaluationError::Missing { .. })) {
             return Ok(String::new());

@@ -170,7 +170,7 @@ impl Generator {
             return Err(format!("shape {shape:?} does not fit event {name}: {}: {}", first.field, first.message));
         }
         let key = event.key(&message).map_err(|v| format!("{}: {}", v.field, v.message))?;
-        tracing::debug!(order_id = decoded.data["orderId"].as_str().or(decoded.data["order_id"].as_str()), key, "order made");
+        tracing::debug!(order_id = event.order_id(&message).ok(), key, "order made");
         let draft = Draft {
             event: event.config.name.clone(),
             id,

@@ -1,10 +1,11 @@
-//! `e2e/run bench`, or the binary itself with `[api|worker|gate|pause] [TIMES]`: how fast this is beside what a careful Python team would
-//! write, what a second backend costs beside none (each in one run, in turn), and how long writes pause in a switch. Prints each figure
-//! and the ratios, and asserts none of them, since machines differ.
+//! `e2e/run bench`, or the binary itself with `[api|worker|contract|gate|pause] [TIMES]`: how fast this is beside what a careful Python
+//! team would write (in one run, in turn), what it takes to know an event, what a second backend costs beside none, and how long writes
+//! pause in a switch. Prints each figure and the ratios, and asserts none of them, since machines differ.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api;
+mod contract;
 mod gate;
 mod pause;
 mod worker;
@@ -23,6 +24,8 @@ const TURNS: usize = 15;
 const WARM_UP: u64 = 20;
 const CONNECTIONS: usize = 64;
 const PARTITIONS: i32 = 6;
+/// A round is short: two thousand messages.
+const CONTRACTS: usize = 100;
 /// Switches whose pauses are measured.
 const SWITCHES: usize = 100;
 
@@ -31,13 +34,16 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rounds = arguments.get(1).map(|rounds| rounds.parse()).transpose()?;
     let what = arguments.first().map_or("all", String::as_str);
-    anyhow::ensure!(["all", "api", "worker", "gate", "pause"].contains(&what), "there is no benchmark {what}");
+    anyhow::ensure!(["all", "api", "worker", "contract", "gate", "pause"].contains(&what), "there is no benchmark {what}");
     let asked = |name| what == "all" || what == name;
     if asked("api") {
         api::beside_fastapi(rounds.unwrap_or(TURNS)).await?;
     }
     if asked("worker") {
         worker::beside_python(rounds.unwrap_or(worker::DRAINS)).await?;
+    }
+    if asked("contract") {
+        contract::of_examples(rounds.unwrap_or(CONTRACTS))?;
     }
     if asked("gate") {
         gate::beside_one_backend(rounds.unwrap_or(TURNS)).await?;
