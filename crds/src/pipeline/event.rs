@@ -39,7 +39,8 @@ pub struct Event {
     /// What it does to the order. Default: Create for the first event of the document, Update for the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
-    /// Where the order's own fields lie in the event.
+    /// Where the order's own fields lie in the event. Default: data.orderId, data.tenantId, data.customerId, data.items, data.totalAmount and
+    /// data.status; an Update that says what it changes (here, in `set` or in `append`) changes nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderFields>,
     /// Fields of the order that it sets.

@@ -30,7 +30,8 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
 fn switching(spec: &OrderPipelineSpec) -> SwitchingConfig {
     let default = SwitchingConfig::default();
     let asked = spec.switching.as_ref();
-    let own = spec.worker.is_some() && spec.topics.iter().any(|topic| topic.producers == Producers::Pipeline);
+    let read = |topic: &Topic| spec.events.iter().any(|event| spec.topics_of(event).contains(&topic.name.0));
+    let own = spec.worker.is_some() && spec.topics.iter().any(|topic| topic.producers == Producers::Pipeline && read(topic));
     let proceed = asked.filter(|asked| asked.drain.on_deadline == OnDrainDeadline::Proceed);
     SwitchingConfig {
         hold_deadline: GoDuration::or(asked.map(|asked| &asked.hold_deadline), default.hold_deadline),
@@ -119,7 +120,7 @@ impl OrderPipelineSpec {
 
     /// An event with its defaults.
     pub fn event_config(&self, index: usize, event: &Event) -> EventConfig {
-        let order = order_expressions(event.order.as_ref());
+        let order = order_expressions(self.effect_of(index, event), event);
         EventConfig {
             name: event.name.0.clone(),
             topics: self.topics_of(event),
@@ -157,13 +158,18 @@ fn text(expression: &Option<Expression>) -> Option<String> {
     expression.as_ref().map(|e| e.0.clone())
 }
 
-/// Where an order's fields usually lie. A path that is missing in an event leaves its field as it is, so that defaults do no harm.
-fn order_expressions(order: Option<&OrderFields>) -> OrderExpressions {
-    let order = order.cloned().unwrap_or_default();
-    let or = |expression: &Option<Expression>, default: &str| Some(text(expression).unwrap_or_else(|| default.to_owned()));
+/// Where an order's fields usually lie. A path that is missing in an event leaves its field as it is. An Update that says itself what it
+/// changes must not change more because its data happens to have a `status` of its own, say of a payment.
+fn order_expressions(effect: Effect, event: &Event) -> OrderExpressions {
+    let order = event.order.clone().unwrap_or_default();
+    let OrderFields { customer, items, total, status, created_at, .. } = &order;
+    let named = [customer, items, total, status, created_at].into_iter().any(Option::is_some);
+    let says = named || !event.set.is_empty() || !event.append.is_empty();
+    let changes_only_that = says && matches!(effect, Effect::Update | Effect::None);
+    let or = |expression: &Option<Expression>, default: &str| text(expression).or_else(|| (!changes_only_that).then(|| default.to_owned()));
     OrderExpressions {
         id: text(&order.id).unwrap_or_else(|| "data.orderId".into()),
-        tenant: or(&order.tenant, "data.tenantId"),
+        tenant: Some(text(&order.tenant).unwrap_or_else(|| "data.tenantId".into())),
         customer: or(&order.customer, "data.customerId"),
         items: or(&order.items, "data.items"),
         total: or(&order.total, "data.totalAmount"),
@@ -373,6 +379,43 @@ mod tests {
         let dead = config.topic("orders-dlq").unwrap();
         assert_eq!((config.topics.len(), dead.partitions, &dead.dead_letter), (2, 1, &None));
         assert_eq!(config.event("OrderCreated").unwrap().topics, ["orders"], "the dead-letter topic does not make the default ambiguous");
+    }
+
+    #[test]
+    fn an_update_that_says_what_it_changes_changes_nothing_else() {
+        let config = resolved(
+            "
+  backends: [{name: kafka, kafka: {bootstrapServers: 'kafka:9092'}}]
+  topics: [{name: orders}]
+  events:
+  - {name: Created, set: {a: data.a}}
+  - {name: Changed}
+  - {name: Paid, append: {payments: data}}
+  - {name: Moved, order: {id: data.order, customer: data.to}}
+",
+        );
+        let fields = |event: &str| {
+            let of = config.event(event).unwrap().order.clone();
+            [of.tenant, of.customer, of.items, of.total, of.status].map(|field| field.is_some())
+        };
+        assert_eq!((fields("Created"), fields("Changed")), ([true; 5], [true; 5]));
+        assert_eq!((fields("Paid"), fields("Moved")), ([true, false, false, false, false], [true, true, false, false, false]));
+    }
+
+    #[test]
+    fn what_is_written_and_read_by_nobody_here_keeps_no_drain_waiting() {
+        let with = |topics: &str| {
+            resolved(&format!(
+                "
+  backends: [{{name: kafka, kafka: {{bootstrapServers: 'kafka:9092'}}}}]
+  topics: [{{name: orders, producers: External}}, {{name: told}}]
+  events: [{{name: OrderCreated, topics: {topics}, emit: [{{topic: told, type: t}}]}}]
+  worker: {{}}
+"
+            ))
+        };
+        assert_eq!(with("[orders]").switching.drain_deadline, Some(Duration::ZERO));
+        assert_eq!(with("[orders, told]").switching.drain_deadline, None);
     }
 
     #[test]

@@ -129,7 +129,11 @@ async fn carry(State(desk): State<Arc<Desk>>, request: Request) -> Result<Respon
         desk.pass(errand).await;
     }
     if errand == Some(Errand::FirstPage) && desk.kept.borrow().contains_key(&Errand::List) {
-        parts.uri = parts.uri.to_string().replace("limit=500", "limit=1").parse().map_err(failed)?;
+        let (all, one) = (parts.uri.to_string(), parts.uri.to_string().replace("limit=500", "limit=1"));
+        if all == one {
+            return Err(failed(format!("its pages are of another size than they were: {all}")));
+        }
+        parts.uri = one.parse().map_err(failed)?;
     }
     let expired = desk.expired.subscribe();
     let answer = desk.api_server.send(Request::from_parts(parts, body.into())).await.map_err(failed)?.map(Body::new);

@@ -1,6 +1,6 @@
 //! The story of `examples/food`: a generator, a topic, two consumers of one group, a table.
 
-use crate::pipeline::{Pipeline, READY, dead, header};
+use crate::pipeline::{Pipeline, READY, dead, header, metric};
 use anyhow::{Result, ensure};
 use e2e::bed::{Kafka, eventually};
 use rdkafka::message::Message;
@@ -24,8 +24,8 @@ async fn count(pool: &PgPool) -> Result<usize> {
 async fn generated_orders_reach_the_table_once_each_and_consumers_share_the_work() {
     let kafka = Kafka::start(1).await.unwrap();
     let pipeline = Pipeline::example(&kafka, "food", &[("rate: 10", "rate: 100")]).await.unwrap();
-    let (mut one, _) = pipeline.start("worker").await.unwrap();
-    let (mut two, _) = pipeline.start("worker").await.unwrap();
+    let (mut one, first) = pipeline.start("worker").await.unwrap();
+    let (mut two, second) = pipeline.start("worker").await.unwrap();
     let (mut generator, _) = pipeline.start("generator").await.unwrap();
     let pool = database(&pipeline).await;
     let reached = |wanted: usize| {
@@ -40,6 +40,13 @@ async fn generated_orders_reach_the_table_once_each_and_consumers_share_the_work
         }
     };
     eventually("orders are stored", READY, reached(300)).await.unwrap();
+    for worker in [&first, &second] {
+        let works = || async {
+            ensure!(metric(worker, "orders_processed_total").await? > 0.0, "{worker} has nothing to do");
+            Ok(())
+        };
+        eventually("both work", READY, works).await.unwrap();
+    }
     one.terminate(Duration::from_secs(20)).await.unwrap(); // its offsets are committed, and its partitions go to the other one
     let has = count(&pool).await.unwrap();
     eventually("the other one goes on", READY, reached(has + 300)).await.unwrap();

@@ -69,7 +69,8 @@ impl Pipeline {
         let config = crds::document::read(text).map(|pipeline| crds::resolve(&pipeline));
         let config = config.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
         for topic in &config.topics {
-            let size = [("max.message.bytes", "12582912")];
+            let size = (topic.max_message_bytes + (64 << 10)).to_string();
+            let size = [("max.message.bytes", size.as_str())];
             kafka.create_topic_with(&topic.name, i32::try_from(topic.partitions)?, &size).await?;
         }
         Ok(Pipeline { name: config.pipeline, room, document, postgres: Postgres::start().await? })
@@ -160,6 +161,13 @@ pub async fn dead(kafka: &Kafka, topic: &str, count: usize) -> Vec<OwnedMessage>
 pub fn header(message: &OwnedMessage, name: &str) -> String {
     let value = message.headers().and_then(|headers| headers.iter().find(|h| h.key == name)).and_then(|h| h.value);
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+}
+
+/// What a process counts under this name, over all labels.
+pub async fn metric(url: &str, name: &str) -> Result<f64> {
+    let metrics = e2e::http(Duration::from_secs(5)).get(format!("{url}/metrics")).send().await?.text().await?;
+    let of_name = metrics.lines().filter(|line| line.starts_with(name));
+    Ok(of_name.filter_map(|line| line.split(' ').next_back()?.parse::<f64>().ok()).sum())
 }
 
 pub fn expected(told: &[Told]) -> usize {

@@ -29,6 +29,8 @@ pub mod attribute {
     /// Who posted it: the name of the API key.
     pub const PRINCIPAL: &str = "principal";
     pub const SCHEMA_VERSION: &str = "schemaVersion";
+    /// What others call the business that an event is part of.
+    pub const CORRELATION_ID: &str = "correlationId";
     /// `<lineage>:<epoch>` of the switch. Always a header, never in the envelope.
     pub const STAMP: &str = "op-stamp";
 }

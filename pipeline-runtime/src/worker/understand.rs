@@ -137,7 +137,7 @@ fn emitted(
     let Some(topic) = config.topic(&emission.topic) else { return Ok(None) };
     let id =
         Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_id}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
-    let carried = [attribute::REQUEST_ID, attribute::PRINCIPAL, "traceparent"];
+    let carried = [attribute::REQUEST_ID, attribute::PRINCIPAL, attribute::CORRELATION_ID, "traceparent"];
     let carried = carried.into_iter().filter_map(|name| {
         let value = source.decoded.attributes.get(name)?.as_str()?;
         Some((name.to_owned(), value.to_owned()))
