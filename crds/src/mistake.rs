@@ -8,16 +8,26 @@ pub struct Mistake {
     /// The path of the field, as a person would write it. Empty: the document as a whole.
     pub place: String,
     pub message: String,
+    /// Where that is in the text, from 1; of an object that was no text here nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
 }
 
 impl Mistake {
     pub fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Mistake { place: place.into(), message: message.into() }
+        Mistake { place: place.into(), message: message.into(), line: None }
+    }
+
+    pub(crate) fn on_line(self, line: usize) -> Self {
+        Mistake { line: Some(line), ..self }
     }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
         match self.place.as_str() {
             "" => f.write_str(&self.message),
             place => write!(f, "{place}: {}", self.message),

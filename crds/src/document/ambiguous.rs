@@ -13,7 +13,7 @@ pub(super) fn check(text: &str) -> Vec<Mistake> {
     });
     let mistakes = plain.filter_map(|(word, line)| {
         let meant = meant_by_kubectl(&word)?;
-        Some(Mistake::new("", format!("line {line}: kubectl reads {word} as {meant}: write \"{word}\" in quotes, or {meant}")))
+        Some(Mistake::new("", format!("kubectl reads {word} as {meant}: write \"{word}\" in quotes, or {meant}")).on_line(line))
     });
     mistakes.take(MAX_MISTAKES).collect()
 }

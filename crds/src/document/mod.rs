@@ -5,11 +5,13 @@ mod ambiguous;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod examples;
+mod lines;
 pub(crate) mod nearest;
 mod structure;
 pub(crate) mod wording;
 mod yaml;
 
+pub use lines::note as note_lines;
 pub use yaml::MAX_BYTES;
 
 use crate::mistake::Mistake;
@@ -43,6 +45,7 @@ pub fn read_for(text: &str, purpose: Purpose) -> Result<OrderPipeline, Vec<Mista
         accepted => {
             mistakes.extend(accepted.err().unwrap_or_default());
             mistakes.truncate(MAX_MISTAKES);
+            note_lines(text, &mut mistakes);
             Err(mistakes)
         }
     }

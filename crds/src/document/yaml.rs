@@ -44,7 +44,7 @@ fn mistake(document: &str, error: &serde_yaml::Error, place: String) -> Mistake 
         Some((_, ours)) => ours.to_owned(),
         None => explained(text, line),
     };
-    Mistake::new(place, format!("line {}: {text}", location.line()))
+    Mistake::new(place, text).on_line(location.line())
 }
 
 /// What the reader of YAML complains of, and what to do about it.
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_key_that_stands_twice_is_refused_with_its_path_and_line() {
         let text = "spec:\n  topics:\n  - name: a\n    partitions: 1\n    name: b\n";
-        assert_eq!(refusal(text), "spec.topics[0].name: line 5: the key name stands here twice: remove one of the two");
+        assert_eq!(refusal(text), "line 5: spec.topics[0].name: the key name stands here twice: remove one of the two");
     }
 
     #[test]
@@ -258,8 +258,8 @@ mod tests {
         assert!(refusal(&"[".repeat(100_000)).contains("nested") || refusal(&"[".repeat(100_000)).contains("recursion"));
         assert!(refusal(&format!("a: {}1{}", "[".repeat(70), "]".repeat(70))).contains("nested deeper than 64"));
         assert!(refusal(&" ".repeat(MAX_BYTES + 1)).contains("more than the 1048576"));
-        assert_eq!(refusal("a:\n  b: !secret x\n"), "a.b: line 2: a YAML tag (!...) means nothing here: remove it");
-        assert!(refusal("a: .inf").contains("a: line 1: inf is no number"));
+        assert_eq!(refusal("a:\n  b: !secret x\n"), "line 2: a.b: a YAML tag (!...) means nothing here: remove it");
+        assert!(refusal("a: .inf").contains("line 1: a: inf is no number"));
     }
 
     #[test]

@@ -70,6 +70,22 @@ impl Compiled {
         }
     }
 
+    /// Why types that meet in it never go together; None: they do, or the data does not get that far. On data that only has the right
+    /// types: what its values do is not looked at.
+    pub fn type_error(&self, input: &Input<'_>) -> Option<String> {
+        let Program::Cel(expression) = &self.program else { return None };
+        let names = Names { input, data: &self.scope.data };
+        let mut context = Context::with_env(functions::environment().clone());
+        context.set_variable_resolver(&names);
+        match Value::resolve_val(expression, &context).err()? {
+            error @ (ExecutionError::UnsupportedBinaryOperator(..)
+            | ExecutionError::NoSuchOverload(_)
+            | ExecutionError::UnexpectedType { .. }
+            | ExecutionError::ValuesNotComparable(..)) => Some(explain_failure(&error)),
+            _ => None,
+        }
+    }
+
     fn interpret(&self, expression: &IdedExpr, input: &Input<'_>) -> Result<Json, EvaluationError> {
         let names = Names { input, data: &self.scope.data };
         let mut context = Context::with_env(functions::environment().clone());

@@ -108,7 +108,7 @@ fn of_field(root: &Json, fields: &[String]) -> Option<&'static str> {
 }
 
 /// The schema that a reference names.
-fn referred<'a>(root: &'a Json, mut schema: &'a Json) -> Option<&'a Json> {
+pub(super) fn referred<'a>(root: &'a Json, mut schema: &'a Json) -> Option<&'a Json> {
     for _ in 0..MAX_REFERENCES {
         let Some(target) = schema["$ref"].as_str() else { return Some(schema) };
         schema = root.pointer(target.strip_prefix('#')?)?;

@@ -1,11 +1,14 @@
 //! JSON Schema of an event's data: compiled once, its mistakes told to a person in the notation of our documents.
 
 mod own;
+mod sample;
 mod sentence;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
+
+pub use sample::sample;
 
 use jsonschema::Validator;
 use serde_json::Value as Json;

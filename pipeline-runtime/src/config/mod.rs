@@ -2,6 +2,9 @@
 
 mod environment;
 mod follow;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod mistakes;
 mod secrets;
 mod source;
 

@@ -1,7 +1,9 @@
 //! Where the configuration comes from: the operator's `config.json` or a document; at the start, and while the process runs.
 
 use super::Environment;
-use crds::document::{Purpose, read_for};
+use crate::generator;
+use crds::Mistake;
+use crds::document::{Purpose, note_lines, read_for};
 use crds::runtime_config::RuntimeConfig;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
@@ -123,12 +125,21 @@ impl Watched {
     }
 }
 
-/// Reads and checks a document. The error lists every mistake with its place, one a line.
+/// Reads and checks a document. The error lists every mistake with its line and place, one a line.
 pub fn document(file: &Path, text: &str, purpose: Purpose) -> Result<crds::OrderPipeline, String> {
-    read_for(text, purpose).map_err(|mistakes| {
+    let told = |mistakes: Vec<Mistake>| {
         let lines: Vec<String> = mistakes.iter().map(|m| format!("{}: {m}", file.display())).collect();
         lines.join("\n")
-    })
+    };
+    let pipeline = read_for(text, purpose).map_err(told)?;
+    match generator::misfit(&crds::resolve(&pipeline)) {
+        None => Ok(pipeline),
+        Some(why) => {
+            let mut mistakes = vec![Mistake::new("spec.generator.shape", why)];
+            note_lines(text, &mut mistakes);
+            Err(told(mistakes))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
                 found.add(below(&place, "topic"), message);
             }
         }
+        emissions_fit(spec, &place, event, config, found);
         emits_itself(&place, config, &configs, found);
     }
     set_and_append(spec, found);
@@ -50,22 +51,28 @@ fn topics(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &EventCo
 
 /// The first event whose `when` holds is taken: one behind an equal `when`, or behind `true`, never is.
 fn never_taken(place: &str, config: &EventConfig, before: &[EventConfig], found: &mut Found) {
-    let Some(when) = config.when.as_deref().map(squeezed) else { return };
-    let place = below(place, "when");
-    if when == "false" {
+    let when = config.when.as_deref().map(squeezed);
+    // An event without a condition is told by its type: only one that takes everything hides it.
+    let place = if when.is_some() { below(place, "when") } else { place.to_owned() };
+    if when.as_deref() == Some("false") {
         found.add(place, "never holds: remove the event, or say which messages it is");
         return;
     }
     let hides = |earlier: &&EventConfig, topic: &String| {
         let earlier_when = earlier.when.as_deref().map(squeezed);
-        earlier.topics.contains(topic) && earlier_when.is_some_and(|w| w == when || w == "true")
+        earlier.topics.contains(topic) && earlier_when.is_some_and(|w| Some(&w) == when.as_ref() || w == "true")
     };
     let hiding = |topic: &String| before.iter().find(|earlier| hides(earlier, topic));
     if !config.topics.is_empty()
         && let Some(first) = config.topics.first().and_then(hiding)
         && config.topics.iter().all(|topic| hiding(topic).is_some())
     {
-        found.add(place, format!("is never reached: {} stands before it, and takes every message that this event could be", first.name));
+        let message = format!(
+            "is never reached: {} stands before it, and takes every message that this event could be; \
+             the first event whose `when` holds is taken, so put what is special before what takes the rest",
+            first.name
+        );
+        found.add(place, message);
     }
 }
 
@@ -87,6 +94,20 @@ fn fields(place: &str, event: &Event, config: &EventConfig, found: &mut Found) {
             } else if list == "append" && FIELDS_OF_EVERY_ORDER.contains(&name.as_str()) {
                 found.add(place, format!("{name} is a field of every order and no list: append to another name"));
             }
+        }
+    }
+    let order = event.order.clone().unwrap_or_default();
+    let columns = [
+        ("tenantId", "tenant", order.tenant),
+        ("customerId", "customer", order.customer),
+        ("items", "items", order.items),
+        ("totalAmount", "total", order.total),
+        ("status", "status", order.status),
+        ("createdAt", "createdAt", order.created_at),
+    ];
+    for (name, in_order, expression) in columns {
+        if expression.is_some() && event.set.contains_key(name) {
+            found.add(below(&below(place, "set"), name), format!("order.{in_order} says already what {name} is: remove one of the two"));
         }
     }
     if config.effect == Effect::None && !(event.set.is_empty() && event.append.is_empty()) {
@@ -118,6 +139,22 @@ fn set_and_append(spec: &OrderPipelineSpec, found: &mut Found) {
                 found.add(place, format!("{field} cannot be a list here: {setter} sets it to a value"));
             }
         }
+    }
+}
+
+/// What is emitted as it came can be as large as what came.
+fn emissions_fit(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &EventConfig, found: &mut Found) {
+    let size = |topic: &Topic| topic.max_message_size.bytes().unwrap_or_default();
+    let read = config.topics.iter().filter_map(|topic| spec.topic(topic));
+    let Some(largest) = read.max_by_key(|topic| size(topic)) else { return };
+    for (index, emit) in event.emit.iter().enumerate().filter(|(_, emit)| emit.data.is_none()) {
+        let Some(target) = spec.topic(&emit.topic).filter(|target| size(target) < size(largest)) else { continue };
+        let message = format!(
+            "{} takes messages up to {}, and what is emitted there as it came may have the {} of {}: raise maxMessageSize of {}, or say \
+             with `data` what of the event is emitted",
+            target.name, target.max_message_size, largest.max_message_size, largest.name, target.name
+        );
+        found.add(below(&at(&below(place, "emit"), index), "topic"), message);
     }
 }
 

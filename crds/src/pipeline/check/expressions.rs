@@ -1,11 +1,12 @@
 //! The schema, the expressions and the example of one event: whether they compile, and whether they agree.
 
 use super::Found;
+use crate::document::wording::quoted;
 use crate::expression::{self, Compiled, EvaluationError, Input, Scope};
 use crate::mistake::{at, below};
 use crate::pipeline::*;
 use crate::runtime_config::EventConfig;
-use crate::schema::Schema;
+use crate::schema::{Schema, sample};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value as Json, json};
 
@@ -55,16 +56,16 @@ impl<'a> Expressions<'a> {
         let mut compiled = Vec::new();
         for used in self.uses() {
             match expression::compile(used.text, &self.scope) {
-                Ok(expression) => match expression.never_bool(self.config.schema.as_ref()) {
-                    Some(message) if used.wanted == Wanted::Bool => found.add(used.place, message),
-                    _ => compiled.push((used, expression)),
+                Ok(expression) => match self.certainly_wrong(&used, &expression) {
+                    Some(message) => found.add(used.place, message),
+                    None => compiled.push((used, expression)),
                 },
                 // The same mistake may stand in a default that was taken over from another field.
                 Err(error) if used.written => found.add(used.place, error.to_string()),
                 Err(_) => {}
             }
         }
-        let Some(example) = &self.event.example else { return };
+        let Some(example) = &self.event.example else { return self.try_types(&compiled, found) };
         let faults = schema.map(|schema| schema.faults(&example.0)).unwrap_or_default();
         for fault in &faults {
             found.add(below(self.place, "example"), format!("breaks the event's own schema: {}: {}", fault.path, fault.message));
@@ -111,6 +112,82 @@ impl<'a> Expressions<'a> {
             one(below(&at("emit", index), "data"), emit.data.as_ref().map(|data| &data.0), true, Wanted::Anything);
         }
         uses
+    }
+
+    /// What is wrong whatever a message holds.
+    fn certainly_wrong(&self, used: &Use<'_>, expression: &Compiled) -> Option<String> {
+        let schema = self.config.schema.as_ref();
+        if used.wanted == Wanted::Bool
+            && let Some(message) = expression.never_bool(schema)
+        {
+            return Some(message);
+        }
+        if let Some(message) = self.never_holds(used, expression) {
+            return Some(message);
+        }
+        let example = self.event.example.as_ref().map(|example| &example.0);
+        let unknown = expression.unknown_path(schema?, example)?;
+        // What must be there must be declared. What may be missing, and what a schema that the author did not write does not speak of, is
+        // only told where something of nearly that name is; and of what nobody wrote, the order's id.
+        let must = matches!(used.wanted, Wanted::Bool | Wanted::Text);
+        let counts = match used.written {
+            true => unknown.is_slip || (must && self.event.schema.is_some()),
+            false => unknown.is_slip && must && used.place.ends_with(".order.id"),
+        };
+        counts.then(|| if used.written { unknown.message } else { format!("is {} by default, but {}", used.text, unknown.message) })
+    }
+
+    /// A condition that is decided by the topic alone, or by nothing, can be decided here.
+    fn never_holds(&self, used: &Use<'_>, expression: &Compiled) -> Option<String> {
+        // `when: 'false'` is told where it is known what else the event lacks.
+        if used.wanted != Wanted::Bool || used.text.trim() == "false" || !expression.asks_only(&["topic"]) {
+            return None;
+        }
+        let (attributes, data) = (Map::new(), Json::Null);
+        let holds = |topic: &str| {
+            let input = Input { topic, key: None, id: "example", publish_time: when(), attributes: &attributes, data: &data };
+            expression.bool(&input) != Ok(false)
+        };
+        let topics = &self.config.topics;
+        let never = !topics.is_empty() && !topics.iter().any(|topic| holds(topic));
+        let of =
+            if expression.asks_only(&[]) { String::new() } else { format!(" for the event's topics, which are {}", topics.join(", ")) };
+        let so = if used.place.ends_with(".when") { "no message could be this event" } else { "no event could pass it" };
+        never.then(|| format!("never holds{of}: {so}"))
+    }
+
+    /// Without an example the schema still says which types meet.
+    fn try_types(&self, compiled: &[(Use<'_>, Compiled)], found: &mut Found) {
+        let Some(schema) = &self.config.schema else { return };
+        let (data, attributes) = (sample(schema), self.attributes());
+        let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
+        let input = Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &data };
+        for (used, expression) in compiled.iter().filter(|(used, _)| used.written) {
+            let wrong = expression.type_error(&input).map(|message| format!("does not go together: {message}"));
+            if let Some(message) = wrong.or_else(|| self.wrong_kind(used, expression, &input)) {
+                found.add(used.place.clone(), message);
+            }
+        }
+    }
+
+    /// What the types of the schema make of it, where that is not what is wanted. Which texts there will be, types do not say.
+    fn wrong_kind(&self, used: &Use<'_>, expression: &Compiled, input: &Input<'_>) -> Option<String> {
+        let value = expression.json(input).ok()?;
+        let must = match (used.wanted, &*value) {
+            (_, Json::Null) => return None,
+            (Wanted::Text | Wanted::MaybeText, Json::Bool(_) | Json::Array(_) | Json::Object(_)) => "a text",
+            (Wanted::Text | Wanted::MaybeText, Json::Number(number)) if number.is_f64() => "a text",
+            (Wanted::MaybeTime, Json::Bool(_) | Json::Array(_) | Json::Object(_) | Json::Number(_)) => "a time",
+            (Wanted::MaybeAmount, Json::Bool(_) | Json::Array(_) | Json::Object(_)) => "a number",
+            _ => return None,
+        };
+        let gives = match &*value {
+            Json::Bool(_) => "true or false",
+            Json::Array(_) => "a list",
+            Json::Object(_) => "a map",
+            _ => "a number that need not be whole",
+        };
+        Some(format!("must give {must}, but {} gives {gives} by the event's schema", used.text.trim()))
     }
 
     fn run(&self, compiled: &[(Use<'_>, Compiled)], example: &Json, found: &mut Found) {
@@ -177,13 +254,29 @@ fn of_field(field: &str) -> Wanted {
 }
 
 fn not_a(wanted: Wanted, value: &Json) -> Option<String> {
-    let (good, must) = match wanted {
-        Wanted::MaybeAmount => {
-            (value.is_number() || value.as_str().is_some_and(|text| text.parse::<f64>().is_ok_and(f64::is_finite)), "a number")
-        }
-        _ => (value.is_string() || value.is_i64() || value.is_u64(), "a text"),
+    if value.is_null() {
+        return None;
+    }
+    let shown = match value {
+        Json::Array(_) => "a list".to_owned(),
+        Json::Object(_) => "a map".to_owned(),
+        Json::String(text) => quoted(text),
+        other => other.to_string(),
     };
-    (!good && !value.is_null()).then(|| format!("must give {must}, but gives {value} on the event's own example"))
+    if wanted != Wanted::MaybeAmount {
+        let good = value.is_string() || value.is_i64() || value.is_u64();
+        return (!good).then(|| format!("must give a text, but gives {shown} on the event's own example"));
+    }
+    let amount = value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|amount| amount.is_finite());
+    let Some(amount) = amount else { return Some(format!("must give a number, but gives {shown} on the event's own example")) };
+    if amount.abs() >= 1e8 {
+        return Some(format!("gives {shown} on the event's own example, but an amount lies between -99999999.99 and 99999999.99"));
+    }
+    // Display of f64 writes no exponent.
+    let decimals = amount.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    (decimals > 2).then(|| {
+        format!("gives {shown} on the event's own example, but an amount has two decimals, and nothing is rounded silently: write round(x, 2) around what is computed")
+    })
 }
 
 /// The time at which the example is taken to be published. Nothing here reads a clock.
