@@ -121,7 +121,25 @@ fn the_schema_says_which_numbers_are_int_and_which_double() {
 }
 
 #[test]
+fn no_whole_number_is_changed_in_silence() {
+    let schema = json!({"properties": {"total": {"type": "number"}, "count": {"type": "integer"}}});
+    for number in ["9007199254740993", "-9007199254740993", "9223372036854775807", "18446744073709551615", "12345678901234567890"] {
+        let number: Json = serde_json::from_str(number).unwrap();
+        let data = json!({"total": number, "count": number, "other": number});
+        for text in ["data", "{'total': data.total, 'count': data.count, 'other': data.other}"] {
+            assert_eq!(on(text, data.clone(), Some(schema.clone())).unwrap(), data, "{text}");
+        }
+        assert!(on("data.total * 1.5", data.clone(), Some(schema.clone())).is_err(), "{number} is no double");
+    }
+    let small = json!({"total": 9007199254740992i64, "count": 1e2});
+    assert_eq!(on("data.total * 0.5", small.clone(), Some(schema.clone())).unwrap(), 4503599627370496i64);
+    assert_eq!(on("data.count + 1", small, Some(schema)).unwrap(), 101);
+}
+
+#[test]
 fn money_is_rounded_as_people_do() {
+    assert_eq!(gives("0.1 + 0.2"), 0.30000000000000004);
+    assert_eq!(gives("round(0.1 + 0.2, 2)"), 0.3);
     assert_eq!(gives("round(1.005, 2)"), 1.01);
     assert_eq!(gives("round(-1.005, 2)"), -1.01);
     assert_eq!(gives("round(2.5, 0)"), 3);

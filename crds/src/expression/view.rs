@@ -3,7 +3,7 @@
 use super::hints::{Hint, Number};
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator, Sizer};
-use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelNull, CelString, MAP_TYPE, Type};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelNull, CelString, CelUInt, MAP_TYPE, Type};
 use cel::common::value::{CowVal, Val};
 use serde_json::{Map, Value as Json};
 use std::sync::{Arc, OnceLock};
@@ -22,16 +22,26 @@ pub(super) fn view<'v>(value: &'v Json, hint: Option<&'v Hint>) -> Box<dyn Val +
     }
 }
 
+/// Whole numbers up to here are the same as int and as double.
+const EXACT: u64 = 1 << 53;
+
 fn view_number<'v>(number: &serde_json::Number, hint: Option<Number>) -> Box<dyn Val + 'v> {
-    let double = number.as_f64().unwrap_or(f64::NAN);
-    match (hint, number.as_i64()) {
-        (Some(Number::Int) | None, Some(int)) => Box::new(CelInt::from(int)),
-        // JSON Schema counts 5.0 as an integer; below 2^53 nothing is lost.
-        (Some(Number::Int), None) if double.fract() == 0.0 && double.abs() < 9_007_199_254_740_992.0 => {
-            Box::new(CelInt::from(double as i64))
-        }
-        _ => Box::new(CelDouble::from(double)),
+    if let Some(int) = number.as_i64() {
+        // Beyond that it stays an int whatever the schema says: an error is told, a number that changed is not.
+        return match hint {
+            Some(Number::Double) if int.unsigned_abs() <= EXACT => Box::new(CelDouble::from(int as f64)),
+            _ => Box::new(CelInt::from(int)),
+        };
     }
+    if let Some(uint) = number.as_u64() {
+        return Box::new(CelUInt::from(uint));
+    }
+    let double = number.as_f64().unwrap_or(f64::NAN);
+    // JSON Schema counts 5.0 as an integer.
+    if hint == Some(Number::Int) && double.fract() == 0.0 && double.abs() <= EXACT as f64 {
+        return Box::new(CelInt::from(double as i64));
+    }
+    Box::new(CelDouble::from(double))
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod bad_input;
 mod broker_away;
 mod food;
 mod killed;
+mod money;
 mod pipeline;
 mod poison;
 mod retail;

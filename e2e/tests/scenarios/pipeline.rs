@@ -62,7 +62,7 @@ impl Pipeline {
         Pipeline::of(kafka, &text).await
     }
 
-    async fn of(kafka: &Kafka, text: &str) -> Result<Pipeline> {
+    pub async fn of(kafka: &Kafka, text: &str) -> Result<Pipeline> {
         let room = Room::new("scenario")?;
         let document = room.path().join("pipeline.yaml");
         std::fs::write(&document, text)?;

@@ -1,6 +1,7 @@
 //! JSON as it must be for an order: no key twice, nothing behind it, nothing that the store could not hold.
 
 use super::errors::Problem;
+use crate::codec::changed;
 pub use crate::codec::weigh;
 pub use crate::contract::content_hash;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -17,13 +18,17 @@ pub fn parse(body: &[u8]) -> Result<Json, Problem> {
         return Err(Problem::bad_request("malformed_json", "the body is empty: send the order as a JSON object"));
     }
     // from_str, unlike from_slice, does not check the UTF-8 again; and it refuses what stands behind the value.
-    serde_json::from_str::<Strict>(text).map(|Strict(value)| value).map_err(|e| {
+    let Strict(value) = serde_json::from_str::<Strict>(text).map_err(|e| {
         let mut reason = e.to_string();
         if reason.starts_with("recursion limit exceeded") {
             reason = reason.replacen("recursion limit exceeded", "nested more than 127 levels deep", 1);
         }
         Problem::bad_request("malformed_json", format!("the body is not the JSON that it should be: {reason}"))
-    })
+    })?;
+    match changed(text, "data") {
+        None => Ok(value),
+        Some(changed) => Err(Problem::field(&changed.path, changed.message())),
+    }
 }
 
 /// A JSON value read more strictly than serde_json does by itself: of a key given twice it would silently take the last,
@@ -113,6 +118,13 @@ mod tests {
         assert!(refused(b"\xff{}").contains("position 0"));
         assert!(refused(b" \n").contains("empty"));
         assert!(refused(br#"{"a": "x\u0000"}"#).contains("cannot be stored"));
+    }
+
+    #[test]
+    fn an_amount_that_would_be_changed_names_its_field() {
+        let problem = parse(br#"{"items": [{"price": 0.30000000000000000001}]}"#).unwrap_err();
+        assert_eq!(problem.fields[0].field, "items[0].price");
+        assert!(problem.message.contains("0.30000000000000000001 has more digits"), "{}", problem.message);
     }
 
     #[test]

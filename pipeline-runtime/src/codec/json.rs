@@ -1,4 +1,4 @@
-use super::DecodeError;
+use super::{DecodeError, digits};
 use serde_json::{Value as Json, error::Category};
 
 /// The most that a body may take once it is parsed. A pod of 128 MiB must be able to read whatever lies on a broker, or it would
@@ -48,8 +48,9 @@ pub fn weigh(body: &[u8]) -> Weight {
     Weight { bytes: objects * 640 + lists * 128 + values * 64 + strings * 32 + body.len(), depth }
 }
 
-/// Parses a body. The parser stops behind 127 levels of nesting, so that a hostile body cannot overflow the stack.
-pub(super) fn parse(body: &[u8]) -> Result<Json, DecodeError> {
+/// Parses a body, which as a whole is called `root` where a field of it is named. The parser stops behind 127 levels of nesting, so that a
+/// hostile body cannot overflow the stack.
+pub(super) fn parse(body: &[u8], root: &str) -> Result<Json, DecodeError> {
     // No byte weighs more than an object: most bodies need no second look.
     if body.len() > MAX_WEIGHT / 1024 {
         let weight = weigh(body).bytes;
@@ -63,7 +64,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Json, DecodeError> {
     }
     let text =
         std::str::from_utf8(body).map_err(|error| DecodeError(format!("the body is not UTF-8: byte {} is wrong", error.valid_up_to())))?;
-    serde_json::from_str(text).map_err(|error| {
+    let json = serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         DecodeError(match error.classify() {
             Category::Eof => format!("the body is cut off: its JSON does not end (line {line}, column {column})"),
@@ -72,5 +73,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Json, DecodeError> {
             }
             _ => format!("the body is not JSON: {error}"),
         })
-    })
+    })?;
+    match digits::changed(text, root) {
+        None => Ok(json),
+        Some(changed) => Err(DecodeError(format!("{}: {}", changed.path, changed.message()))),
+    }
 }

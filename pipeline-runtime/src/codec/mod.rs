@@ -1,6 +1,7 @@
 //! How data lies in a message: JSON, in an envelope or bare. Nothing here knows what the data means.
 
 mod bare;
+mod digits;
 mod envelope;
 mod json;
 
@@ -8,6 +9,7 @@ mod json;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use digits::changed;
 pub use json::{MAX_WEIGHT, Weight, weigh};
 
 use crate::broker::{Incoming, Outgoing, Position, Target};
@@ -86,7 +88,7 @@ pub fn encode(topic: &TopicConfig, draft: &Draft) -> Outgoing {
 /// Takes a message apart; its body is parsed once.
 pub fn decode(topic: &TopicConfig, message: &Incoming) -> Result<Decoded, DecodeError> {
     let body = match &message.payload {
-        Some(body) if !body.is_empty() => json::parse(body)?,
+        Some(body) if !body.is_empty() => json::parse(body, if topic.envelope == Envelope::Bare { "data" } else { "" })?,
         _ => return Err(DecodeError("the message has no body".into())),
     };
     let mut decoded = match topic.envelope {

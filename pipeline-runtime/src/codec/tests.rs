@@ -139,3 +139,14 @@ fn a_body_that_would_fill_the_memory_is_a_dead_letter_and_no_crash() {
     let long = format!("\"{}\"", "x".repeat(10 << 20));
     assert!(decode(&topic(Envelope::Bare), &message(&[], Some(long.as_bytes()))).is_ok(), "large is not heavy");
 }
+
+#[test]
+fn an_amount_that_would_be_changed_is_refused_and_the_same_as_a_text_is_kept() {
+    let total = "12345678901234567890.12";
+    let says =
+        |path: &str| format!("{path}: {total} has more digits than a number keeps here: send fewer, or the same as a text in quotes");
+    assert_eq!(mistake(Envelope::Bare, &[], format!(r#"{{"items":[{{"price":{total}}}]}}"#).as_bytes()), says("data.items[0].price"));
+    assert_eq!(mistake(Envelope::Attributes, &[], format!(r#"{{"data":{{"total":{total}}}}}"#).as_bytes()), says("data.total"));
+    let kept = decode(&topic(Envelope::Bare), &message(&[], Some(format!(r#"{{"total":"{total}"}}"#).as_bytes()))).unwrap();
+    assert_eq!(kept.data["total"], total);
+}

@@ -167,7 +167,8 @@ fn amount(value: &Json) -> Result<String, &'static str> {
 
 fn decimal(number: &Number) -> String {
     match number.as_f64() {
-        // Display of f64 gives the shortest digits that mean it, and unlike JSON never an exponent.
+        // Display of f64 gives the shortest digits that mean it, and unlike JSON never an exponent. Those are the digits that came: a
+        // number of which that is not true is refused when its message is decoded.
         Some(double) if number.is_f64() => double.to_string(),
         _ => number.to_string(),
     }

@@ -191,7 +191,10 @@ fn amount(given: &str) -> Result<Cents, String> {
     }
     let zeros = point + DECIMALS - digits.len() as i64;
     if zeros < 0 {
-        return Err(format!("the amount {} has more than {DECIMALS} decimals, and is not rounded silently", shortened(given)));
+        return Err(format!(
+            "the amount {} has more than {DECIMALS} decimals, and is not rounded silently: round(x, {DECIMALS}) does it",
+            shortened(given)
+        ));
     }
     // at most ten digits in all, so that neither step can overflow
     let cents = digits.parse::<i64>().map_err(|_| wrong())?.saturating_mul(10i64.saturating_pow(zeros as u32));
