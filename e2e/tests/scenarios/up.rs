@@ -202,29 +202,29 @@ async fn the_commands_of_the_examples_work_as_they_stand() {
     }
 }
 
-const GENERATED: &str = "  generator: {rate: 0}\n";
+const GENERATED: &str = "  generator: {rate: 0}\n  telemetry: {logLevel: warn}\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_a_rule_and_the_log_level_change_while_it_runs() {
     let laptop = Laptop::new(&format!("{DOCUMENT}{GENERATED}"));
     let up = laptop.up().await;
     assert!(laptop.orders().await.unwrap().is_empty());
-    let faster = format!("{DOCUMENT}  generator: {{rate: 50}}\n  telemetry: {{logLevel: debug}}\n");
+    let faster = format!("{DOCUMENT}  generator: {{rate: 50}}\n  telemetry: {{logLevel: info}}\n");
     laptop.edit(&faster);
     let made = || async {
         let count = laptop.orders().await?.len();
-        anyhow::ensure!(count > 20 && up.printed().contains("order made"), "{count} orders");
+        anyhow::ensure!(count > 20 && up.printed().contains("order published"), "{count} orders");
         Ok(())
     };
-    eventually("orders are made, and said at the level of debug", READY, made).await.unwrap();
+    eventually("orders are made, and said at the level of info", READY, made).await.unwrap();
     let ruled = faster.replace(
         "- name: OrderCreated\n",
-        "- name: OrderCreated\n    rules: [{rule: data.totalAmount < 0.0, message: nothing is that cheap, field: data.totalAmount}]\n",
+        "- name: OrderCreated\n    rules: [{rule: \"data.?channel.orValue('web') != 'street'\", message: nothing comes from there, field: data.channel}]\n",
     );
     assert_ne!(ruled, faster);
     laptop.edit(&ruled);
     let http = e2e::http(Duration::from_secs(10));
-    let order = json!({"customerId": "c1", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 12.5});
+    let order = json!({"customerId": "c1", "items": [{"sku": "a", "quantity": 1}], "totalAmount": 12.5, "channel": "street"});
     let refused = || async {
         let answer = http.post(format!("{}/orders", laptop.url)).header("X-API-Key", KEY).json(&order).send().await?;
         anyhow::ensure!(answer.status() == 422, "{}", answer.status());

@@ -5,10 +5,10 @@
 mod shapes;
 
 use crate::codec::{self, Decoded, Draft, attribute};
-use crate::contract::{Contract, Message};
+use crate::contract::{Contract, EventContract, Message};
 use crate::publish::Publisher;
 use arc_swap::ArcSwap;
-use chrono::Utc;
+use chrono::{DateTime, SecondsFormat, Utc};
 use crds::runtime_config::{GeneratorConfig, RuntimeConfig, TopicConfig};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -23,12 +23,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// The most events on their way at once. Beyond it the generator falls behind its rate instead of piling up.
-const MAX_IN_FLIGHT: usize = 1000;
+const MAX_IN_FLIGHT: usize = 5000;
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 /// Events due by then are made together: at 20,000 a second a timer for each would cost more than the events.
 const TICK: Duration = Duration::from_millis(5);
 /// How soon a changed document is noticed where nothing is due.
 const LOOK: Duration = Duration::from_millis(200);
+/// Orders that are logged one by one in a second (FP-1). Of more, a log would be all that the machine writes.
+const TOLD_A_SECOND: u64 = 100;
 /// How far behind its schedule it may be before it lets the rest go: an outage is not caught up on with a burst.
 const MAX_ARREARS: Duration = Duration::from_secs(1);
 
@@ -73,6 +75,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The same orders, however fast they come.
+    fn makes_what(&self, other: &Plan) -> bool {
+        let paceless = |settings: &GeneratorConfig| GeneratorConfig { rate: 0, ..settings.clone() };
+        self.topic == other.topic && paceless(&self.settings) == paceless(&other.settings)
+    }
+}
+
 /// A plan at work.
 struct Work {
     plan: Arc<Plan>,
@@ -89,9 +99,23 @@ impl Work {
         Work {
             maker: Maker::new(shape, customers),
             random: seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
-            every: (rate > 0).then(|| Duration::from_secs(1) / rate),
+            every: every(rate),
             due: Instant::now(),
             plan: Arc::new(plan),
+        }
+    }
+
+    /// Goes on with a changed plan. Another rate is only that: a seed goes on where it is, and the ids are still of this start.
+    fn follow(before: Option<Work>, plan: Option<Plan>) -> Option<Work> {
+        let plan = plan?;
+        match before {
+            Some(work) if *work.plan == plan => Some(work),
+            Some(work) if work.plan.makes_what(&plan) => {
+                let every = every(plan.settings.rate);
+                let soonest = every.map_or(work.due, |every| work.due.min(Instant::now() + every));
+                Some(Work { every, due: soonest, plan: Arc::new(plan), ..work })
+            }
+            _ => Some(Work::new(plan)),
         }
     }
 
@@ -109,28 +133,61 @@ impl Work {
     }
 }
 
+/// An order as its readers will see it.
+fn as_read(event: &str, id: &str, time: DateTime<Utc>, data: Json) -> Decoded {
+    let attributes = [(attribute::TYPE, event), (attribute::ID, id), ("source", "generator")];
+    let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    Decoded { id: id.to_owned(), publish_time: time, attributes, data }
+}
+
+/// Its key, if all holds.
+fn key(event: &EventContract, message: &Message<'_>) -> Result<String, String> {
+    let first = event.violations(message).into_iter().next();
+    first.map_or_else(|| event.key(message), Err).map_err(|violation| format!("{}: {}", violation.field, violation.message))
+}
+
+/// Why no order that the generator would make can be what it is to publish. None: some can, or other mistakes come first.
+pub fn misfit(config: &RuntimeConfig) -> Option<String> {
+    const TRIED: usize = 20;
+    let plan = Plan::of(config)?;
+    let contract = Contract::compile(config).ok()?;
+    let event = contract.event(&plan.settings.publishes)?;
+    let (mut maker, mut random) = (Maker::new(plan.settings.shape, plan.settings.customers), StdRng::seed_from_u64(0));
+    let mut first = None;
+    for _ in 0..TRIED {
+        let decoded = as_read(&event.config.name, "generated", Utc::now(), maker.next(&mut random));
+        let why = key(event, &Message { topic: &plan.topic.name, key: None, decoded: &decoded }).err()?;
+        first.get_or_insert(why);
+    }
+    let shapes = "Orders, Food, Retail and Cart";
+    Some(format!(
+        "orders of the shape {:?} are none of {}: {}: choose another shape ({shapes}), or make the event's schema fit it",
+        plan.settings.shape, event.config.name, first?
+    ))
+}
+
+fn every(rate: u32) -> Option<Duration> {
+    (rate > 0).then(|| Duration::from_secs(1) / rate)
+}
+
 impl Generator {
     /// Runs until told to stop, then waits for what is on its way.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut seen = self.config.load_full();
         let mut work = Plan::of(&seen).map(Work::new);
-        let mut complaint = Complaint::default();
+        let (mut complaint, mut telling) = (Complaint::default(), Telling::default());
         let mut on_their_way = FuturesUnordered::new();
         while !*stop.borrow() {
             if !Arc::ptr_eq(&seen, &self.config.load()) {
                 seen = self.config.load_full();
-                let plan = Plan::of(&seen);
-                // An edit of something else must not begin a seed anew.
-                if plan.as_ref() != work.as_ref().map(|work| &*work.plan) {
-                    work = plan.map(Work::new);
-                }
+                work = Work::follow(work, Plan::of(&seen));
             }
             let now = Instant::now();
             while on_their_way.len() < MAX_IN_FLIGHT
                 && let Some(work) = &mut work
                 && let Some(order) = work.next(now)
             {
-                let mut publish = Box::pin(self.publish(work.plan.clone(), order));
+                let mut publish = Box::pin(self.publish(work.plan.clone(), order, telling.next(now)));
                 // Polled here once, so that events are handed over in the order in which they were made.
                 match futures::poll!(&mut publish) {
                     std::task::Poll::Ready(result) => self.note(result, &mut complaint),
@@ -149,28 +206,17 @@ impl Generator {
         }
     }
 
-    async fn publish(&self, plan: Arc<Plan>, data: Json) -> Result<(), String> {
+    async fn publish(&self, plan: Arc<Plan>, data: Json, told: bool) -> Result<(), String> {
         let Plan { settings, topic } = &*plan;
         let contract = self.contract.load_full();
         let event = contract.event(&settings.publishes).ok_or_else(|| format!("event {} is not in the document", settings.publishes))?;
         let time = Utc::now();
         let id = uuid::Uuid::new_v4().to_string();
-        let decoded = Decoded {
-            id: id.clone(),
-            publish_time: time,
-            attributes: [(attribute::TYPE, event.config.name.as_str()), (attribute::ID, &id), ("source", "generator")]
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .collect(),
-            data,
-        };
+        let decoded = as_read(&event.config.name, &id, time, data);
         let message = Message { topic: &topic.name, key: None, decoded: &decoded };
-        if let Some(first) = event.violations(&message).into_iter().next() {
-            let (shape, name) = (settings.shape, &event.config.name);
-            return Err(format!("shape {shape:?} does not fit event {name}: {}: {}", first.field, first.message));
-        }
-        let key = event.key(&message).map_err(|v| format!("{}: {}", v.field, v.message))?;
-        tracing::debug!(order_id = event.order_id(&message).ok(), key, "order made");
+        let key =
+            key(event, &message).map_err(|why| format!("shape {:?} does not fit event {}: {why}", settings.shape, event.config.name))?;
+        let order_id = if told { event.order_id(&message).ok() } else { None };
         let draft = Draft {
             event: event.config.name.clone(),
             id,
@@ -179,7 +225,12 @@ impl Generator {
             attributes: vec![("source".into(), "generator".into()), (attribute::SCHEMA_VERSION.into(), codec::SCHEMA_VERSION.into())],
             data: decoded.data.to_string().into(),
         };
-        self.publisher.publish(&codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map(|_| ()).map_err(|e| e.to_string())
+        self.publisher.publish(&codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map_err(|e| e.to_string())?;
+        if told {
+            let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
+            tracing::info!(order_id, made_at = time, key = draft.key, "order published");
+        }
+        Ok(())
     }
 
     fn note(&self, result: Result<(), String>, complaint: &mut Complaint) {
@@ -210,6 +261,27 @@ impl Complaint {
         } else {
             self.kept_back += 1;
         }
+    }
+}
+
+/// Which orders are logged one by one: the first ones of each second.
+#[derive(Default)]
+struct Telling {
+    since: Option<Instant>,
+    made: u64,
+}
+
+impl Telling {
+    fn next(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            if self.made > TOLD_A_SECOND {
+                let more = self.made - TOLD_A_SECOND;
+                tracing::info!(more, "orders were made in the last second that are not logged one by one");
+            }
+            (self.since, self.made) = (Some(now), 0);
+        }
+        self.made += 1;
+        self.made <= TOLD_A_SECOND
     }
 }
 
@@ -262,6 +334,66 @@ mod tests {
         until(published() + 20).await;
         stop.send_replace(true);
         running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_rate_goes_on_with_the_same_orders_and_another_seed_begins_anew() {
+        let plan = |generator: &str| Plan::of(&config(generator));
+        let mut work = Work::follow(None, plan("{rate: 10, seed: 7}"));
+        let mut alone = Work::follow(None, plan("{rate: 10, seed: 7}")).unwrap();
+        let mut next = |work: &mut Option<Work>| {
+            let work = work.as_mut().unwrap();
+            (work.maker.next(&mut work.random), alone.maker.next(&mut alone.random))
+        };
+        let customers = |(one, other): &(Json, Json)| (one["customerId"].clone(), other["customerId"].clone());
+        let first = next(&mut work);
+        let run = |order: &Json| order["orderId"].as_str().unwrap().split('-').nth(2).unwrap().to_owned();
+        for rate in ["1000", "0", "20000"] {
+            work = Work::follow(work, plan(&format!("{{rate: {rate}, seed: 7}}")));
+            let now = next(&mut work);
+            let (one, other) = customers(&now);
+            assert_eq!(one, other, "the orders are those that would have come");
+            assert_eq!(run(&now.0), run(&first.0), "of the same start");
+        }
+        assert_eq!(work.as_ref().unwrap().every, Some(Duration::from_micros(50)));
+        work = Work::follow(work, plan("{rate: 20000, seed: 8}"));
+        assert_ne!(run(&next(&mut work).0), run(&first.0), "another start");
+    }
+
+    #[tokio::test]
+    async fn a_rate_that_is_raised_does_not_wait_for_what_was_due_before() {
+        let slow = Work::follow(None, Plan::of(&config("{rate: 1}"))).unwrap();
+        let due_late = Work { due: Instant::now() + Duration::from_secs(1), ..slow };
+        let fast = Work::follow(Some(due_late), Plan::of(&config("{rate: 1000}"))).unwrap();
+        assert!(fast.due <= Instant::now() + Duration::from_millis(1));
+    }
+
+    #[test]
+    fn of_a_fast_generator_only_the_first_orders_of_a_second_are_logged() {
+        let (mut telling, now) = (Telling::default(), Instant::now());
+        assert_eq!((0..20_000).filter(|_| telling.next(now)).count(), 100);
+        assert_eq!((0..50).filter(|_| telling.next(now + Duration::from_secs(1))).count(), 50);
+    }
+
+    #[test]
+    fn every_shape_is_what_the_example_of_its_system_takes_and_another_one_is_told() {
+        for (system, shape, other) in
+            [("orders", "Orders", "Food"), ("food", "Food", "Orders"), ("retail", "Retail", "Food"), ("cart", "Cart", "Food")]
+        {
+            let file = format!("{}/../examples/{system}/pipeline.yaml", env!("CARGO_MANIFEST_DIR"));
+            let Ok(text) = std::fs::read_to_string(&file) else {
+                assert_eq!(system, "cart", "{file} cannot be read");
+                continue;
+            };
+            let mut config = crds::resolve(&crds::document::read(&text).unwrap());
+            let settings = |shape: &str| super::tests::config(&format!("{{shape: {shape}}}")).generator.unwrap();
+            let publishes = config.generator.as_ref().map_or("OrderCreated", |generator| &generator.publishes).to_owned();
+            config.generator = Some(GeneratorConfig { publishes: publishes.clone(), ..settings(shape) });
+            assert_eq!(misfit(&config), None, "{system}");
+            config.generator = Some(GeneratorConfig { publishes, ..settings(other) });
+            let told = misfit(&config).unwrap();
+            assert!(told.starts_with(&format!("orders of the shape {other} are none of ")), "{told}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use crds::pipeline::Shape;
-use rand::Rng;
+use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
 /// Name and price in cents.
@@ -31,8 +32,10 @@ const MENU: [(&str, u32); 20] = [
 ];
 const CHANNELS: [&str; 4] = ["web", "mobile", "store", "partner"];
 
-/// Makes orders of one shape. Which orders come is decided by the random numbers alone; their ids are of this start
-/// and this process, so that they never repeat.
+/// Makes orders of one shape. Which orders come is decided by the random numbers alone, so that a seed brings them again; their ids are
+/// not: ORD-20250110-0h2k5v8q1x7zw-001 is the day on which it was made, the start of this process and its count. A start is 64 bits of
+/// the operating system's randomness. Nothing has to be kept or asked for that: of ten thousand starts on one day (restarts and replicas
+/// together) two are the same once in four hundred thousand million days, and a count alone would repeat with the first restart.
 pub struct Maker {
     shape: Shape,
     customers: u32,
@@ -48,9 +51,8 @@ struct Line {
 
 impl Maker {
     pub fn new(shape: Shape, customers: u32) -> Maker {
-        // 48 bits of randomness: not from the seed, which would make the same ids again.
-        let run = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-        Maker { shape, customers, run, count: 0 }
+        // Not from the seed, which would make the same ids again.
+        Maker { shape, customers, run: in_36(StdRng::from_os_rng().random()), count: 0 }
     }
 
     pub fn next(&mut self, random: &mut impl Rng) -> Json {
@@ -111,6 +113,16 @@ impl Maker {
     }
 }
 
+/// 13 digits and small letters: as an id may be spoken, and no longer than it must be.
+fn in_36(mut number: u64) -> String {
+    let mut digits = [b'0'; 13];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize];
+        number /= 36;
+    }
+    digits.map(char::from).iter().collect()
+}
+
 fn sku(line: &Line) -> String {
     format!("SKU-{}", line.name.to_uppercase().replace(' ', "-"))
 }
@@ -127,8 +139,7 @@ fn total(lines: &[Line]) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
+    use std::collections::HashSet;
 
     fn content(mut order: Json) -> Json {
         for field in ["orderId", "order_id", "created_at", "orderDate"] {
@@ -150,6 +161,20 @@ mod tests {
                 assert_eq!(content(a), content(b));
             }
         }
+    }
+
+    #[test]
+    fn ids_never_repeat_though_a_thousand_processes_have_the_same_seed_and_start_at_once() {
+        let mut ids = HashSet::new();
+        for _ in 0..1000 {
+            let (mut maker, mut random) = (Maker::new(Shape::Food, 100), StdRng::seed_from_u64(7));
+            for _ in 0..20 {
+                let id = maker.next(&mut random)["order_id"].as_str().unwrap_or_default().to_owned();
+                assert!(id.len() <= 50 && id.starts_with("ORD-2"), "{id}");
+                assert!(ids.insert(id), "an id repeats");
+            }
+        }
+        assert_eq!((in_36(0), in_36(u64::MAX)), ("0000000000000".into(), "3w5e11264sgsf".into()));
     }
 
     #[test]

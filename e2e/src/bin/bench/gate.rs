@@ -111,7 +111,7 @@ async fn publishing(publisher: &Publisher) -> Result<f64> {
 }
 
 /// A broker that takes everything at once and keeps nothing.
-struct Sink;
+pub struct Sink;
 
 #[async_trait]
 impl Broker for Sink {

@@ -1,5 +1,6 @@
-//! `e2e/run bench`, or the binary itself with `[api|worker|contract|gate|pause] [TIMES]`: how fast this is beside what a careful Python
-//! team would write (in one run, in turn), what it takes to know an event, what a second backend costs beside none, and how long writes
+//! `e2e/run bench`, or the binary itself with `[api|worker|contract|generator|gate|pause] [TIMES]`: how fast this is beside what a careful Python
+//! team would write (in one run, in turn), what it takes to know an event, how well the generator
+//! keeps its rate, what a second backend costs beside none, and how long writes
 //! pause in a switch. Prints each figure and the ratios, and asserts none of them, since machines differ.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -7,6 +8,7 @@
 mod api;
 mod contract;
 mod gate;
+mod generator;
 mod pause;
 mod worker;
 
@@ -34,7 +36,7 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rounds = arguments.get(1).map(|rounds| rounds.parse()).transpose()?;
     let what = arguments.first().map_or("all", String::as_str);
-    anyhow::ensure!(["all", "api", "worker", "contract", "gate", "pause"].contains(&what), "there is no benchmark {what}");
+    anyhow::ensure!(["all", "api", "worker", "contract", "generator", "gate", "pause"].contains(&what), "there is no benchmark {what}");
     let asked = |name| what == "all" || what == name;
     if asked("api") {
         api::beside_fastapi(rounds.unwrap_or(TURNS)).await?;
@@ -44,6 +46,9 @@ async fn main() -> Result<()> {
     }
     if asked("contract") {
         contract::of_examples(rounds.unwrap_or(CONTRACTS))?;
+    }
+    if asked("generator") {
+        generator::at_every_rate(rounds.unwrap_or(1)).await?;
     }
     if asked("gate") {
         gate::beside_one_backend(rounds.unwrap_or(TURNS)).await?;
