@@ -25,7 +25,10 @@ const TURNS: usize = 15;
 /// Not counted: the broker compiles its own code while it runs.
 const WARM_UP: u64 = 20;
 const CONNECTIONS: usize = 64;
-const PARTITIONS: i32 = 6;
+/// As many as a topic has whose document says nothing of it.
+const PARTITIONS: i32 = 3;
+/// Requests that the load has made up before it begins: enough for a turn.
+const READY: &str = "100000";
 /// A round is short: two thousand messages.
 const CONTRACTS: usize = 100;
 /// Switches whose pauses are measured.
@@ -121,7 +124,10 @@ fn wrk_command(url: &str, threads: usize, connections: usize, seconds: u64) -> C
 }
 
 fn wrk(url: &str, connections: usize, seconds: u64) -> Result<Load> {
-    let out = wrk_command(url, 2, connections, seconds).env("KEY", KEY).output().context("wrk is missing: run e2e/prepare bench")?;
+    let out = wrk_command(url, 1, connections, seconds)
+        .envs([("KEY", KEY), ("READY", READY)])
+        .output()
+        .context("wrk is missing: run e2e/prepare bench")?;
     Load::read(&String::from_utf8_lossy(&out.stdout))
 }
 
