@@ -88,8 +88,9 @@ async fn an_invalid_change_is_stalled_in_the_words_of_check_while_the_last_good_
     let message = place.until_condition("shop", "Stalled", "True", "InvalidSpec").await?;
     let document = place.kubectl(&["get", "op", "shop", "-o", "yaml"])?;
     let mistakes = crds::document::read(&document).expect_err("it is invalid");
-    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-    assert_eq!(message, lines.join("\n"), "the operator says what check says");
+    // The operator was given no text: it knows no lines.
+    let said: Vec<String> = mistakes.iter().map(|mistake| format!("{}: {}", mistake.place, mistake.message)).collect();
+    assert_eq!(message, said.join("\n"), "the operator says what check says");
     assert!(message.contains("spec.events[0].key"), "{message}");
     let after: Vec<_> = place.versions().await?.into_iter().filter(|(name, _)| !name.starts_with("OrderPipeline")).collect();
     assert_eq!(after, before, "what runs is not touched");

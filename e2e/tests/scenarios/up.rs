@@ -311,7 +311,7 @@ fn check_reads_a_document_from_the_standard_input() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: beside}\n---";
     assert_eq!(run(&format!("{service}{DOCUMENT}")), (true, "stdin: good\n".to_owned()));
     let (good, said) = run(&DOCUMENT.replace("worker: {}", "worker: {batch: {size: many}}"));
-    assert!(!good && said.starts_with("stdin: spec.worker.batch.size: "), "{said}");
+    assert!(!good && said.starts_with("stdin: line 14: spec.worker.batch.size: "), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
