@@ -63,6 +63,7 @@ async fn ask(call: Call, requests: Requests) -> Result<Answer, Problem> {
         backend: Name(wish.backend.clone()),
         by: principal.to_string(),
         at: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+        lineage: Some(before.lineage().to_string()),
         revision: before.revision(),
     }));
     tracing::info!(backend = wish.backend, by = &*principal, "another backend is asked for");
