@@ -22,6 +22,8 @@ use uuid::Uuid;
 const FILE: &str = "switch.json";
 /// How soon a changed document is noticed.
 const LOOK: Duration = Duration::from_millis(200);
+/// What is waited for so long is said. Mostly it is over before, and would only sound like a failure.
+const SAY_AFTER: Duration = Duration::from_secs(1);
 /// There is no API server to be cut off from.
 const NEVER: Duration = Duration::MAX;
 
@@ -49,14 +51,7 @@ impl Kept {
             Err(e) => return Err(e).with_context(|| format!("{shown} cannot be read")),
         };
         let state = SwitchState::parse(&text).with_context(|| format!("{shown} says which broker holds which orders"))?;
-        for open in state.epochs() {
-            let known = config.backends.iter().any(|backend| *backend.name == *open.backend);
-            anyhow::ensure!(
-                known,
-                "orders lie on backend {}, which the document no longer names: add it to spec.backends again until it is drained",
-                open.backend
-            );
-        }
+        names_all(&state, config).map_err(anyhow::Error::msg)?;
         Ok(state)
     }
 
@@ -74,6 +69,21 @@ impl Kept {
         };
         write().with_context(|| format!("{} cannot be written", self.file.display()))
     }
+}
+
+/// Whether a document has every backend that this state needs.
+pub fn names_all(state: &SwitchState, config: &RuntimeConfig) -> Result<(), String> {
+    let target = match state.phase() {
+        Phase::Hold { target, .. } => Some(target), // it is opened as soon as nothing is in flight
+        Phase::Steady | Phase::Prepare { .. } => None,
+    };
+    let needed = state.epochs().iter().map(|open| &open.backend).chain(target);
+    let missing = needed.into_iter().find(|name| !config.backends.iter().any(|backend| *backend.name == ***name));
+    missing.map_or(Ok(()), |backend| {
+        Err(format!(
+            "orders lie on backend {backend}, which the document no longer names: add it to spec.backends again until it is drained"
+        ))
+    })
 }
 
 /// The gate of a process that is alone, obeying this state.
@@ -106,7 +116,7 @@ impl Local {
         let mut keeping = JoinSet::new();
         keeping.spawn(keep(self.publisher.clone(), self.wishes.clone(), changed.clone()));
         let mut requested = self.requests.subscribe();
-        let mut complaint = None;
+        let mut waiting = Waiting::default();
         loop {
             let state = self.switching.states().borrow().clone();
             let now = began.elapsed();
@@ -118,15 +128,15 @@ impl Local {
                     continue;
                 }
                 Step::Wait { until, why } => {
-                    if why != complaint
-                        && let Some(why) = &why
-                    {
+                    if let Some(why) = waiting.worth_saying(why, now) {
                         tracing::info!("{why}");
                     }
-                    complaint = why;
                     until
                 }
-                Step::Done => None,
+                Step::Done => {
+                    waiting = Waiting::default();
+                    None
+                }
             };
             if leaving && !matches!(state.phase(), Phase::Hold { .. }) {
                 return;
@@ -183,6 +193,26 @@ impl Local {
     }
 }
 
+/// What is waited for, since when, and whether it has been said.
+#[derive(Default)]
+struct Waiting {
+    why: Option<String>,
+    since: Duration,
+    said: bool,
+}
+
+impl Waiting {
+    /// Each reason once, when it has lasted.
+    fn worth_saying(&mut self, why: Option<String>, now: Duration) -> Option<&str> {
+        if self.why != why {
+            *self = Waiting { why, since: now, said: false };
+        }
+        let due = !self.said && now >= self.since + SAY_AFTER;
+        self.said |= due;
+        self.why.as_deref().filter(|_| due)
+    }
+}
+
 /// What has happened, for people.
 fn tell(before: &SwitchState, now: &SwitchState) {
     let (from, to) = (&before.newest().backend, &now.newest().backend);
@@ -201,5 +231,44 @@ fn tell(before: &SwitchState, now: &SwitchState) {
             tracing::info!("{} {how}, the worker goes on with {}", before.active().backend, now.active().backend);
         }
         _ => tracing::debug!(?now, "the state of the switch"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_said_once_and_only_if_it_lasts() {
+        let mut waiting = Waiting::default();
+        let mut said =
+            |why: Option<&str>, ms: u64| waiting.worth_saying(why.map(str::to_owned), Duration::from_millis(ms)).map(str::to_owned);
+        assert_eq!(said(Some("nobody answers"), 100), None);
+        assert_eq!(said(Some("workers drain left"), 900), None, "another reason begins anew");
+        assert_eq!(said(Some("workers drain left"), 1800), None);
+        assert_eq!(said(Some("workers drain left"), 1900).as_deref(), Some("workers drain left"));
+        assert_eq!(said(Some("workers drain left"), 9000), None, "once");
+        assert_eq!(said(None, 9100), None);
+    }
+
+    #[test]
+    fn a_document_has_to_name_where_orders_lie_and_where_they_are_just_being_led() {
+        const DOCUMENT: &str = "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: left, kafka: {bootstrapServers: 'left:9092'}}]
+  topics: [{name: orders}]
+  events: [{name: OrderCreated}]
+";
+        let config = |backend: &str| crds::resolve(&crds::document::read(&DOCUMENT.replace("name: left", backend)).unwrap());
+        let first = SwitchState::first("l", "left");
+        assert_eq!(names_all(&first, &config("name: left")), Ok(()));
+        assert!(names_all(&first, &config("name: right")).unwrap_err().contains("orders lie on backend left"));
+        let prepared = first.noted(first.ruling("right", &[]).unwrap()).unwrap().prepared().unwrap();
+        assert_eq!(names_all(&prepared, &config("name: left")), Ok(()), "that is refused when it is prepared");
+        assert!(names_all(&prepared.held().unwrap(), &config("name: left")).unwrap_err().contains("backend right"));
     }
 }

@@ -9,9 +9,9 @@ use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serv
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::config::{Environment, Secrets, Source, document};
-use crate::control::{Kept, Local, Requests, Switching, local_gate};
+use crate::control::{Kept, Local, Requests, Switching, local_gate, names_all};
 use crate::generator::Counters;
-use crate::publish::{Brokers, Gate, Publisher};
+use crate::publish::{Brokers, Gate, Publisher, States};
 use crate::sqlite::{Database, Place};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -256,7 +256,7 @@ impl Up {
                 (Role::Api, Ok(()))
             });
         }
-        let mut changed = self.follow(source, api);
+        let mut changed = self.follow(source, api, publisher.gate().states());
         let ended = tokio::select! {
             () = stopped(stop) => Ok(Ended::Told),
             Some(new) = changed.recv() => Ok(Ended::Changed(new)),
@@ -322,7 +322,7 @@ impl Up {
     }
 
     /// What arrives is a document that needs a new start.
-    fn follow(&mut self, source: Source, api: Option<Arc<ApiState>>) -> mpsc::Receiver<Box<RuntimeConfig>> {
+    fn follow(&mut self, source: Source, api: Option<Arc<ApiState>>, states: Option<States>) -> mpsc::Receiver<Box<RuntimeConfig>> {
         let (sender, changed) = mpsc::channel(1);
         let config = self.live.config.load_full();
         let first = config.clone();
@@ -330,8 +330,11 @@ impl Up {
             stays_what_it_is(&first, new)?;
             api.as_ref().map_or(Ok(()), |api| api.reload(new).map_err(|e| e.to_string()))
         };
+        let begun_by = self.place.switch.clone();
         let needs_start = move |new: RuntimeConfig| {
             stays_what_it_is(&config, &new)?;
+            // Else the new start would end the process.
+            names_all(&states.as_ref().map_or_else(|| begun_by.clone(), States::borrow), &new)?;
             let _ = sender.try_send(Box::new(new)); // full: a new start is on its way already
             Ok(())
         };
