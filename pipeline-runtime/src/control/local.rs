@@ -4,11 +4,13 @@ use super::Switching;
 use super::keeper::keep;
 use crate::broker::TopicWish;
 use crate::publish::{Gate, Publisher};
+use crate::sqlite::{OpenError, lock};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use crds::member::BackendRequest;
 use crds::runtime_config::RuntimeConfig;
 use crds::switch::{self, Listing, Member, Observed, Outcome, Phase, Request, Rules, Settings, Sight, Source, Step, SwitchState};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use uuid::Uuid;
 
 /// The state's file, beside the built-in database.
 const FILE: &str = "switch.json";
+/// Likewise of the document's own brokers, which have nothing to do with what lies on the built-in ones.
+const LIVE: &str = "switch-live.json";
 /// How soon a changed document is noticed.
 const LOOK: Duration = Duration::from_millis(200);
 /// What is waited for so long is said. Mostly it is over before, and would only sound like a failure.
@@ -31,11 +35,20 @@ const NEVER: Duration = Duration::MAX;
 #[derive(Clone, Debug)]
 pub struct Kept {
     file: PathBuf,
+    _own: Option<Arc<File>>,
 }
 
 impl Kept {
+    /// Of the built-in brokers, whose database this process has for itself.
     pub fn new(folder: &Path) -> Kept {
-        Kept { file: folder.join(FILE) }
+        Kept { file: folder.join(FILE), _own: None }
+    }
+
+    /// Of the document's own brokers. Two processes by one state would each move without the other: the second one is refused.
+    pub fn live(folder: &Path) -> Result<Kept, OpenError> {
+        let file = folder.join(LIVE);
+        let own = Some(Arc::new(lock(&file)?));
+        Ok(Kept { file, _own: own })
     }
 
     /// What was kept, else a new state that begins with this backend. `backends` are those of the document.
@@ -61,11 +74,11 @@ impl Kept {
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(folder)?;
             let new = self.file.with_extension("new");
-            let mut file = std::fs::File::create(&new)?;
+            let mut file = File::create(&new)?;
             file.write_all(serde_json::to_string_pretty(state)?.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&new, &self.file)?;
-            std::fs::File::open(folder)?.sync_all()
+            File::open(folder)?.sync_all()
         };
         write().with_context(|| format!("{} cannot be written", self.file.display()))
     }
@@ -238,6 +251,17 @@ fn tell(before: &SwitchState, now: &SwitchState) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_state_of_brokers_outside_is_one_processs_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("shop");
+        let first = Kept::live(&state).unwrap();
+        assert!(Kept::live(&state).unwrap_err().to_string().starts_with("another process uses"));
+        drop(first);
+        let again = Kept::live(&state).unwrap();
+        assert_ne!(again.file, Kept::new(&state).file, "what is built in moves by itself");
+    }
 
     #[test]
     fn what_is_waited_for_is_said_once_and_only_if_it_lasts() {

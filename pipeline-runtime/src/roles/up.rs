@@ -40,7 +40,8 @@ pub struct UpFlags {
     /// Where the state is kept. Default: .orderpipeline/<name>
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Use the broker and the store that the document names, instead of the built-in ones.
+    /// Use the broker and the store that the document names, instead of the built-in ones. With several backends only one process may do
+    /// so: it moves from one to the other without asking anybody else.
     #[arg(long)]
     pub live: bool,
 }
@@ -101,8 +102,7 @@ fn folder(config: &RuntimeConfig, flags: &UpFlags) -> PathBuf {
 }
 
 /// Which broker holds which orders, where nothing was kept yet: those of the document.
-fn switch_state(config: &RuntimeConfig, flags: &UpFlags) -> anyhow::Result<(Kept, Arc<SwitchState>)> {
-    let kept = Kept::new(&folder(config, flags));
+fn switch_state(config: &RuntimeConfig, kept: Kept) -> anyhow::Result<(Kept, Arc<SwitchState>)> {
     let state = Arc::new(kept.read(config)?);
     Ok((kept, state))
 }
@@ -118,7 +118,7 @@ impl Grounds {
             built_in.push(Arc::new(EmbeddedBroker::open(database.clone(), &backend.name).await?));
         }
         let brokers = Brokers::of(built_in.iter().map(|broker| broker.clone() as Arc<dyn Broker>));
-        let (kept, switch) = switch_state(config, flags)?;
+        let (kept, switch) = switch_state(config, Kept::new(&folder(config, flags)))?;
         let writing = switch.newest().backend.clone();
         let stands_for = match &config.store {
             StoreConfig::Postgres { .. } => "SQLite in the place of PostgreSQL",
@@ -137,7 +137,7 @@ impl Grounds {
     }
 
     async fn live(config: &RuntimeConfig, flags: &UpFlags, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Grounds> {
-        let (kept, switch) = switch_state(config, flags)?;
+        let (kept, switch) = switch_state(config, Kept::live(&folder(config, flags))?)?;
         let writing = switch.newest().backend.clone();
         let backend = config.backends.iter().find(|b| *b.name == *writing).and_then(|b| b.kafka.as_ref());
         let address = backend.and_then(|k| k.bootstrap_servers.as_deref()).unwrap_or("its address");
