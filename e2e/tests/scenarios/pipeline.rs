@@ -79,6 +79,7 @@ impl Pipeline {
     fn command(&self, role: &str, port: u16) -> Result<Command> {
         let listen = format!("127.0.0.1:{port}");
         let mut command = Product::command("pipeline-runtime", &[role, "--config", &self.document.to_string_lossy(), "--listen", &listen])?;
+        command.arg("--secrets").arg(self.room.path().join("secrets"));
         command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY);
         Ok(command)
     }

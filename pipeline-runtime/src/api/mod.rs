@@ -2,7 +2,7 @@
 //!
 //! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` and `list` are the Orders dialect,
 //! `accept` brings an event to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
-//! like, `admin` is for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//! like, `admin` and `letters` are for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
 //!
 //! What a client can rely on:
 //! - 202 is answered only when the broker has acknowledged; the answer to the same request is the same from any pod.
@@ -21,8 +21,10 @@ pub mod health;
 mod idempotency;
 mod json;
 pub mod keys;
+mod letters;
 mod list;
 mod orders;
+mod query;
 pub mod server;
 mod strict;
 
@@ -39,7 +41,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use call::RequestId;
 use crds::pipeline::Idempotency;
 use crds::runtime_config::{Dialect, RuntimeConfig, TopicConfig};
@@ -159,6 +161,9 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/orders", get(list::list).post(orders::create))
         .route("/orders/{orderId}", get(orders::read).patch(orders::change))
         .route("/admin/backend-mode", get(admin::read_backend).post(admin::ask_for_backend))
+        .route("/admin/dead-letters", get(letters::list))
+        .route("/admin/dead-letters/{id}", get(letters::show))
+        .route("/admin/dead-letters/replay", post(letters::replay))
         .with_state(api)
         .merge(health)
         .fallback(unknown_route)

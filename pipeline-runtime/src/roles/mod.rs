@@ -6,12 +6,14 @@ mod ask;
 mod credentials;
 mod engines;
 mod greeting;
+mod letters;
 mod membership;
 mod parts;
 mod pod;
 mod up;
 
 pub use ask::{SwitchFlags, run as switch};
+pub use letters::{LetterFlags, run as dlq};
 #[cfg(test)]
 pub(crate) use parts::{Live, wishes};
 pub use pod::{PodFlags, run as pod};

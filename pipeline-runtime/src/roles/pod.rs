@@ -14,7 +14,7 @@ use crate::publish::{Brokers, Publisher};
 use crate::sqlite::Place;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{FailedMessages, Store, StoreError, Stores};
 use crate::worker::WorkerHealth;
 use anyhow::Context;
 use axum::Router;
@@ -102,12 +102,14 @@ pub(super) fn kafka(config: &RuntimeConfig, backend: &str, secrets: &Secrets, ro
 }
 
 /// The document's store; migrated by whoever comes first, as soon as it answers.
-pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Stores> {
+    let mut letters: Option<Arc<dyn FailedMessages>> = None;
     let store: Arc<dyn Store> = match &config.store {
         StoreConfig::Postgres { url, schema } => {
             let first = secrets.value(url)?;
             let store = Arc::new(PostgresStore::connect(&first, schema, PostgresOptions::default()).await?);
             beside.spawn(follow_url(store.clone(), first, url.clone(), secrets.clone()));
+            letters = Some(store.clone());
             store
         }
         StoreConfig::Memory { max_orders } => Arc::new(SqliteStore::open(&Place::Memory, Some(*max_orders)).await?),
@@ -117,7 +119,7 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mu
         loop {
             match migrating.migrate().await {
                 Ok(()) => return Ok(()),
-                Err(StoreError::Transient(reason)) => {
+                Err(StoreError::Transient(reason) | StoreError::Away(reason)) => {
                     tracing::warn!(reason, "the store's tables cannot be made yet, trying again in {pause:?}")
                 }
                 Err(refused) => return Err(refused),
@@ -131,7 +133,7 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mu
     if let Ok(done) = tokio::time::timeout(Duration::from_secs(5), &mut migrate).await {
         done??;
     }
-    Ok(store)
+    Ok(Stores { orders: store, letters })
 }
 
 /// New connections are made with the address and the password that are mounted now.
@@ -160,8 +162,9 @@ impl Pod {
         self.membership.publisher.clone()
     }
 
-    fn engines(&self, store: Arc<dyn Store>) -> Engines {
-        Engines { live: self.live.clone(), publisher: self.publisher(), switching: self.membership.switching.clone(), store }
+    fn engines(&self, stores: Stores) -> Engines {
+        let (live, secrets) = (self.live.clone(), self.secrets.clone());
+        Engines { live, secrets, publisher: self.publisher(), switching: self.membership.switching.clone(), stores }
     }
 
     /// The very last: what was published is answered for, and nobody waits for this pod any more.
@@ -181,23 +184,29 @@ impl Pod {
         let config = self.live.config.load_full();
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let keys = keys(&api.keys, &self.secrets, None, &mut self.beside)?;
-        let store = store(&config, &self.secrets, &mut self.beside).await?;
+        let stores = store(&config, &self.secrets, &mut self.beside).await?;
         let admin = match &api.admin_keys {
             Some(secret) => {
                 let keys = keys_in(secret, &self.secrets, &mut self.beside)?;
-                Some(Admin { keys, requests: self.membership.requests(&self.live) })
+                Some(Admin {
+                    keys,
+                    requests: self.membership.requests(&self.live),
+                    config: self.live.config.clone(),
+                    letters: stores.letters.clone(),
+                })
             }
             None => None,
         };
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
         let publisher = self.publisher();
         let health = Health::new(publisher.broker().name(), strict);
-        tokio::spawn(health.clone().watch(publisher.clone(), Some(store.clone()), health::EVERY));
+        tokio::spawn(health.clone().watch(publisher.clone(), Some(stores.orders.clone()), health::EVERY));
         if matches!(config.store, StoreConfig::Memory { .. }) {
             // Without a database each API process keeps a view of its own, read from the topics.
-            self.engines(store.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
+            self.engines(stores.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
         }
-        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, admin, health };
+        let parts =
+            ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store: stores.orders, keys, admin, health };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
         self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));
@@ -209,7 +218,7 @@ impl Pod {
 
     async fn worker(mut self, listener: TcpListener) -> anyhow::Result<()> {
         let config = self.live.config.load_full();
-        let store = store(&config, &self.secrets, &mut self.beside).await?;
+        let stores = store(&config, &self.secrets, &mut self.beside).await?;
         let health = Arc::new(WorkerHealth::default());
         self.follow(|_| Ok(()));
         let publisher = self.publisher();
@@ -218,7 +227,9 @@ impl Pod {
             Arc::new(move || health.counters.render())
         });
         let mut engines = JoinSet::new();
-        self.engines(store).workers(&health, &self.stop).into_iter().for_each(|worker| drop(engines.spawn(worker)));
+        let all = self.engines(stores);
+        all.workers(&health, &self.stop).into_iter().for_each(|worker| drop(engines.spawn(worker)));
+        all.reviews(&health, &self.stop).into_iter().for_each(|review| drop(engines.spawn(review)));
         let mut ended = Ok(());
         while let Some(done) = engines.join_next().await {
             ended = done.map_err(anyhow::Error::from).and_then(|done| Ok(done?));

@@ -13,8 +13,8 @@ use crate::control::{Kept, Local, Requests, Switching, local_gate};
 use crate::generator::Counters;
 use crate::publish::{Brokers, Gate, Publisher};
 use crate::sqlite::{Database, Place};
-use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, Stores};
 use anyhow::Context;
 use crds::Role;
 use crds::document::Purpose;
@@ -87,7 +87,7 @@ pub struct Grounds {
     /// Which broker holds which orders.
     kept: Kept,
     switch: Arc<SwitchState>,
-    store: Arc<dyn Store>,
+    stores: Stores,
     /// For people: where messages and orders are.
     pub broker_is: String,
     pub store_is: String,
@@ -131,7 +131,7 @@ impl Grounds {
             brokers,
             kept,
             switch,
-            store,
+            stores: Stores { orders: store.clone(), letters: Some(store) },
             database: Some((database, built_in)),
         })
     }
@@ -153,7 +153,7 @@ impl Grounds {
             brokers,
             kept,
             switch,
-            store: pod::store(config, secrets, beside).await?,
+            stores: pod::store(config, secrets, beside).await?,
             database: None,
         })
     }
@@ -299,16 +299,21 @@ impl Up {
     ) -> anyhow::Result<Arc<ApiState>> {
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict);
-        self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.store.clone()), health::EVERY));
+        self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.stores.orders.clone()), health::EVERY));
         let keys = keys(&api.keys, &self.secrets, Some(DEV_KEY), &mut self.beside)?;
         let states = publisher.gate().states();
         let requests = states.map(|states| Requests { config: self.live.config.clone(), states, asked: asked.clone() });
         let parts = ApiParts {
             contract: self.live.contract.clone(),
             publisher: publisher.clone(),
-            store: self.place.store.clone(),
+            store: self.place.stores.orders.clone(),
             // Whoever has the key of a laptop is its administrator.
-            admin: Some(Admin { keys: keys.clone(), requests }),
+            admin: Some(Admin {
+                keys: keys.clone(),
+                requests,
+                config: self.live.config.clone(),
+                letters: self.place.stores.letters.clone(),
+            }),
             keys,
             health,
         };
@@ -341,9 +346,14 @@ impl Up {
 
     /// One worker for each backend: which of them reads is part of the switch.
     fn spawn_worker(&self, publisher: &Publisher, switching: Option<Arc<Switching>>, stop: &watch::Sender<bool>, roles: &mut Roles) {
-        let engines = Engines { live: self.live.clone(), publisher: publisher.clone(), switching, store: self.place.store.clone() };
-        for worker in engines.workers(&Arc::default(), &stop.subscribe()) {
+        let (live, stores, secrets) = (self.live.clone(), self.place.stores.clone(), self.secrets.clone());
+        let engines = Engines { live, publisher: publisher.clone(), switching, stores, secrets };
+        let health = Arc::default();
+        for worker in engines.workers(&health, &stop.subscribe()) {
             roles.spawn(async move { (Role::Worker, worker.await.map_err(Into::into)) });
+        }
+        for review in engines.reviews(&health, &stop.subscribe()) {
+            roles.spawn(async move { (Role::Worker, review.await.map_err(Into::into)) });
         }
     }
 }

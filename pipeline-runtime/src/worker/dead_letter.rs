@@ -4,16 +4,19 @@ use super::Shared;
 use super::failure::Failure;
 use super::lanes::InHand;
 use crate::broker::{Header, Incoming, Outgoing, Position, Target};
-use crate::codec::attribute;
+use crate::codec::{self, attribute};
 use crate::store::Change;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// The headers of a dead letter. Those of the message itself stay as they were, so that a replay is the message again.
 pub mod header {
+    /// Follows from where the message lay: the same letter, written once more after a crash, has the same.
+    pub const ID: &str = "dlq-id";
     pub const TOPIC: &str = "dlq-topic";
     pub const PARTITION: &str = "dlq-partition";
     pub const OFFSET: &str = "dlq-offset";
@@ -28,7 +31,8 @@ pub mod header {
     pub const CUT_FROM: &str = "dlq-cut-from";
     /// `change` where the body is not the message but what the store had kept of it.
     pub const BODY: &str = "dlq-body";
-    pub const ALL: [&str; 12] = [TOPIC, PARTITION, OFFSET, KEY, PUBLISH_TIME, REASON, ERROR_TYPE, ATTEMPTS, TIME, EVENT_ID, CUT_FROM, BODY];
+    pub const ALL: [&str; 13] =
+        [ID, TOPIC, PARTITION, OFFSET, KEY, PUBLISH_TIME, REASON, ERROR_TYPE, ATTEMPTS, TIME, EVENT_ID, CUT_FROM, BODY];
 }
 
 /// The most characters of a reason: headers count against the message's size.
@@ -42,13 +46,27 @@ const LIMIT_HOLDS: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
-/// The dead letter of a message. `most` bounds its size where the topic's limit is known.
-pub fn letter(topic: &str, message: &Incoming, failure: &Failure, attempts: u32, now: DateTime<Utc>, most: Option<usize>) -> Outgoing {
+/// The id of the letter of a message that lay there.
+pub fn letter_id(backend: &str, at: &Position, timestamp_ms: i64) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("dead letter\n{backend}\n{}", codec::place_in_time(at, timestamp_ms)).as_bytes())
+}
+
+/// The dead letter of a message that was read from this backend. `most` bounds its size where the topic's limit is known.
+pub fn letter(
+    topic: &str,
+    backend: &str,
+    message: &Incoming,
+    failure: &Failure,
+    attempts: u32,
+    now: DateTime<Utc>,
+    most: Option<usize>,
+) -> Outgoing {
     let Position { partition, offset } = &message.at;
     let mut headers: Vec<Header> =
         message.headers.iter().filter(|h| &*h.name != attribute::STAMP && !header::ALL.contains(&&*h.name)).cloned().collect();
     let published = DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default();
     let mut note = |name: &str, value: Bytes| headers.push(Header { name: name.into(), value });
+    note(header::ID, letter_id(backend, &message.at, message.timestamp_ms).to_string().into());
     note(header::TOPIC, Bytes::copy_from_slice(partition.topic.as_bytes()));
     note(header::PARTITION, partition.number.to_string().into());
     note(header::OFFSET, offset.to_string().into());
@@ -95,7 +113,9 @@ pub fn expired(topic: &str, change: &Change, failure: &Failure, now: DateTime<Ut
         "tenant": change.fields.tenant, "customer": change.fields.customer, "items": change.fields.items, "total": change.fields.total,
         "status": change.fields.status, "set": change.set, "append": change.append,
     });
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("expired\n{}\n{}", change.source, change.event_id).as_bytes());
     let notes = [
+        (header::ID, id.to_string()),
         (header::TOPIC, from.to_owned()),
         (header::PARTITION, partition.to_owned()),
         (header::OFFSET, offset.to_owned()),
@@ -140,7 +160,7 @@ impl Shared {
             );
             return true;
         };
-        let cut = async |now| letter(&to, &work.message, failure, attempts, now, self.letter_limit(&to).await);
+        let cut = async |now| letter(&to, self.deps.broker.name(), &work.message, failure, attempts, now, self.letter_limit(&to).await);
         let mut written_for = self.deps.publisher.broker().name().to_owned();
         let mut letter = cut(Utc::now()).await;
         let mut backoff = FIRST_BACKOFF;
@@ -274,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_letter_holds_the_message_untouched_and_says_what_happened() {
-        let letter = letter("orders-dlq", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
+        let letter = letter("orders-dlq", "kafka", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
         assert_eq!((letter.key.as_deref(), letter.payload.as_deref()), (Some(&b"C1"[..]), Some(&b"\xff{"[..])));
         let expected = [
             ("source", "shop"),
@@ -292,13 +312,18 @@ mod tests {
         for (name, text) in expected {
             assert_eq!(value(&letter, name), [text], "{name}, once, and not that of an earlier death");
         }
+        let id = value(&letter, header::ID);
+        let again = self::letter("orders-dlq", "kafka", &message(b"\xff{"), &failure(), 6, Utc::now(), None);
+        let elsewhere = self::letter("orders-dlq", "azure", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, None);
+        assert_eq!((id.len(), value(&again, header::ID)), (1, id.clone()), "the same letter once more");
+        assert_ne!(value(&elsewhere, header::ID), id, "another message at the same place of another broker");
         assert!(value(&letter, attribute::STAMP).is_empty(), "a stamp belongs to the message that was, not to this one");
     }
 
     #[test]
     fn a_letter_too_large_for_its_topic_is_cut_and_says_so() {
         let body: &'static [u8] = vec![b'x'; 10_000].leak();
-        let letter = letter("orders-dlq", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
+        let letter = letter("orders-dlq", "kafka", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
         let size: usize =
             letter.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>() + letter.payload.as_ref().unwrap().len();
         assert!((2000..4096).contains(&size), "{size}");

@@ -2,6 +2,7 @@
 
 use super::failure::Kind;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,31 @@ impl Count {
     }
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether work waits for something that is down, and how often that was so.
+#[derive(Debug, Default)]
+pub struct CircuitHealth {
+    open: Count,
+    opened: Count,
+}
+
+impl CircuitHealth {
+    pub(super) fn opened(&self) {
+        self.open.add(1);
+        self.opened.add(1);
+    }
+    /// After each `opened`, once.
+    pub(super) fn closed(&self) {
+        self.open.add(1u64.wrapping_neg());
+    }
+    /// How many of the process's circuits are open: one for each broker that is read.
+    pub fn open(&self) -> u64 {
+        self.open.get()
+    }
+    pub fn times(&self) -> u64 {
+        self.opened.get()
     }
 }
 
@@ -56,6 +82,13 @@ pub struct Counters {
     pub dead_letters: Count,
     pub emitted: Count,
     pub callbacks: Count,
+    /// Dead letters that were kept for review, and those of which somebody was told, or could not be.
+    pub letters_kept: Count,
+    pub alerts: Count,
+    pub alerts_given_up: Count,
+    pub store_circuit: Arc<CircuitHealth>,
+    pub callback_circuit: Arc<CircuitHealth>,
+    pub alert_circuit: Arc<CircuitHealth>,
     /// Messages in hand, and their bytes.
     pub in_hand: Count,
     pub in_hand_bytes: Count,
@@ -97,6 +130,9 @@ impl Counters {
             ("dlq_messages_total", &self.dead_letters),
             ("emitted_messages_total", &self.emitted),
             ("callbacks_total", &self.callbacks),
+            ("failed_messages_kept_total", &self.letters_kept),
+            ("dlq_alerts_total", &self.alerts),
+            ("dlq_alerts_given_up_total", &self.alerts_given_up),
         ];
         for (name, count) in counters {
             let _ = writeln!(text, "# TYPE {name} counter\n{name} {}", count.get());
@@ -109,6 +145,14 @@ impl Counters {
         ];
         for (name, gauge) in gauges {
             let _ = writeln!(text, "# TYPE {name} gauge\n{name} {}", gauge.get());
+        }
+        let circuits = [("store", &self.store_circuit), ("callback", &self.callback_circuit), ("alert", &self.alert_circuit)];
+        for (name, kind) in [("circuit_open", "gauge"), ("circuit_opened_total", "counter")] {
+            let _ = writeln!(text, "# TYPE {name} {kind}");
+            for (of, circuit) in circuits {
+                let value = if kind == "gauge" { circuit.open() } else { circuit.times() };
+                let _ = writeln!(text, "{name}{{to=\"{of}\"}} {value}");
+            }
         }
         let name = "processing_duration_seconds";
         let _ = writeln!(text, "# TYPE {name} histogram");

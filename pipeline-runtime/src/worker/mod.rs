@@ -11,8 +11,9 @@
 //! Nothing here is left to chance, so that a simulated run can be run again: every `select!` is biased, and maps that are walked through
 //! are sorted.
 
+mod alerts;
 mod apply;
-mod callback;
+mod circuit;
 mod dead_letter;
 mod desk;
 mod epochs;
@@ -24,7 +25,9 @@ mod offsets;
 mod process;
 mod reading;
 mod report;
+mod review;
 mod settle;
+mod told;
 mod understand;
 mod view;
 
@@ -32,10 +35,12 @@ mod view;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use alerts::{AlertDeps, SecretValue, alerts};
 pub use dead_letter::header;
 pub use desk::Limits;
 pub use failure::Kind;
 pub use health::{Count, Counters, WorkerHealth};
+pub use review::{ReviewDeps, review, review_group};
 pub use view::{ViewDeps, view};
 
 use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
@@ -44,7 +49,6 @@ use crate::control::Switching;
 use crate::publish::Publisher;
 use crate::store::Store;
 use arc_swap::ArcSwap;
-use callback::Callback;
 use crds::runtime_config::RuntimeConfig;
 use crds::switch::Reading;
 use desk::Desk;
@@ -58,6 +62,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use told::Told;
 use uuid::Uuid;
 
 /// Lanes, each with its applier: as many batches are in the database at once. More only compete for two cores and for locks.
@@ -256,7 +261,7 @@ struct Shared {
     breaker: apply::Breaker,
     settling: Arc<Semaphore>,
     memory: Semaphore,
-    callback: OnceLock<Result<Callback, String>>,
+    callback: OnceLock<Result<Told, String>>,
     /// What a broker takes in a dead-letter topic, by the names of both, and when it said so.
     letter_limits: tokio::sync::Mutex<HashMap<(String, String), Limit>>,
     /// The topics among those that are read that only the pipeline itself writes to.
@@ -343,8 +348,9 @@ impl Shared {
         self.memory.acquire_many(kib as u32).await.ok()
     }
 
-    fn callback(&self) -> Result<&Callback, String> {
-        self.callback.get_or_init(Callback::new).as_ref().map_err(String::clone)
+    fn callback(&self) -> Result<&Told, String> {
+        let made = || Told::new("the callback", self.deps.health.counters.callback_circuit.clone());
+        self.callback.get_or_init(made).as_ref().map_err(String::clone)
     }
 
     fn complete(&self, work: InHand) {

@@ -2,9 +2,9 @@
 //! another try. In the order of the key, which is held meanwhile; other keys go on.
 
 use super::Shared;
-use super::callback::Answer;
 use super::failure::{Failure, Kind};
 use super::lanes::{InHand, Key};
+use super::told::Answer;
 use super::understand::Then;
 use crate::broker::PublishError;
 use std::collections::VecDeque;
@@ -144,7 +144,7 @@ impl Shared {
             Ok(client) => client,
             Err(reason) => return Outcome::Failed(Failure::new(Kind::Callback, reason, Some(&then.event_id))),
         };
-        match client.call(callback, &then.event_id, body.clone()).await {
+        match client.tell(&callback.url, &callback.url, callback.timeout, &then.event_id, body.clone()).await {
             Answer::Taken => {
                 self.deps.health.counters.callbacks.add(1);
                 Outcome::Complete

@@ -180,7 +180,7 @@ async fn refused(deps: &ViewDeps, changes: &[Change]) -> bool {
         match deps.store.apply(changes).await {
             Ok(_) => return false,
             Err(StoreError::Refused(_)) => return true,
-            Err(StoreError::Transient(_)) => sleep(RETRY).await,
+            Err(StoreError::Transient(_) | StoreError::Away(_)) => sleep(RETRY).await,
         }
     }
 }

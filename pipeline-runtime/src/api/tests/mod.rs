@@ -5,6 +5,7 @@ mod fakes;
 mod faults;
 mod idempotent;
 mod input;
+mod letters;
 mod reading;
 mod serving;
 mod writing;
