@@ -75,7 +75,9 @@ impl RuntimeConfig {
                 add("spec.worker.group", json!(worker.group));
                 add("spec.worker.batch.pollInterval", json!(worker.poll_interval));
                 // Another Secret has to be mounted; a new value of the same one is read.
-                add("spec.worker.deadLetters.alert.urlSecretRef", json!(worker.alert_secret()));
+                if let Some(secret) = worker.alert_secret() {
+                    add("spec.worker.deadLetters.alert.urlSecretRef", json!(secret));
+                }
             }
             _ => {}
         }

@@ -149,7 +149,7 @@ async fn a_callback_that_nobody_answers_for_costs_not_even_a_single_event_its_on
 async fn a_callback_that_takes_too_long_for_one_event_ends_as_its_dead_letter() {
     let (callback, calls) = service(|id, _| if id == "O0-0" { SILENT } else { 200 }).await;
     let mut scene = Scene::new(FakeStore::default());
-    scene.config.worker.as_mut().unwrap().callback = Some(CallbackConfig { timeout: Duration::from_millis(50), ..callback });
+    scene.config.worker.as_mut().unwrap().callback = Some(CallbackConfig { timeout: Duration::from_millis(500), ..callback });
     scene.place_many(2, 0);
     scene.run_until_drained().await;
     assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::ATTEMPTS)), (vec!["callback".to_owned()], vec!["3".to_owned()]));

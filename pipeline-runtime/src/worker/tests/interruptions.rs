@@ -138,7 +138,7 @@ async fn while_the_store_is_down_one_asks_for_all_and_nobody_applies() {
 
 #[tokio::test]
 async fn connections_that_break_while_the_store_works_cost_no_event_an_attempt() {
-    let mut left = 8;
+    let mut left = 5;
     let breaks = move |_: &[crate::store::Change]| {
         left -= i32::from(left > 0);
         (left > 0).then(|| StoreError::Away("connection reset".into()))

@@ -181,7 +181,7 @@ fn alerting(when: &str, url: AlertUrl) -> Scene {
 #[tokio::test]
 async fn somebody_is_told_of_what_is_critical_once_and_again_until_it_is_taken() {
     let (webhook, calls) = service(|_, before| [500, SILENT, 204][before.min(2)]).await;
-    let when = "attributes.severity == 'CRITICAL' || attributes.errorType == 'conflict'";
+    let when = "attributes.?severity.orValue('') == 'CRITICAL' || attributes.errorType == 'conflict'";
     let (scene, shelf) = (alerting(when, AlertUrl::Plain(webhook.url)), Shelf::new().await);
     scene.bury(b"{}", &[("severity", "LOW")]);
     scene.bury(b"no json", &[("severity", "CRITICAL"), (header::ID, "first")]);
