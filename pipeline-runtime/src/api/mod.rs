@@ -16,6 +16,7 @@ mod accept;
 mod admin;
 mod body;
 mod call;
+mod counted;
 mod errors;
 pub mod health;
 mod idempotency;
@@ -34,6 +35,7 @@ pub use server::{Limits, serve};
 use crate::contract::Contract;
 use crate::publish::Publisher;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -66,6 +68,8 @@ pub struct ApiState {
     places: Arc<Semaphore>,
     budget: body::Budget,
     lists: Semaphore,
+    counted: Arc<counted::Counted>,
+    metrics: Metrics,
 }
 
 /// What the API is made of; shared with the rest of the process.
@@ -79,6 +83,8 @@ pub struct ApiParts {
     pub admin: Option<Admin>,
     /// Someone must run [`Health::watch`]: until it has seen the broker, everything is answered 503.
     pub health: Arc<Health>,
+    /// Those of the process; the API adds its own.
+    pub metrics: Metrics,
 }
 
 /// What the document says about the API, ready to be used.
@@ -109,7 +115,10 @@ pub enum ApiError {
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, publisher, store, keys, admin, health } = parts;
+        let ApiParts { contract, publisher, store, keys, admin, health, metrics } = parts;
+        let recent = idempotency::Recent::new();
+        let counted = counted::Counted::new(&recent);
+        metrics.add(counted.clone());
         Ok(Arc::new(ApiState {
             contract,
             settings: ArcSwap::from_pointee(Settings::of(config)?),
@@ -118,10 +127,12 @@ impl ApiState {
             keys,
             admin,
             health,
-            recent: idempotency::Recent::new(),
+            recent,
             places: Arc::new(Semaphore::new(PLACES)),
             budget: body::Budget::new(),
             lists: Semaphore::new(LISTS),
+            counted,
+            metrics,
         }))
     }
 
@@ -152,9 +163,9 @@ impl Settings {
     }
 }
 
-/// All routes of the API, health among them.
+/// All routes of the API, health and metrics among them.
 pub fn router(api: Arc<ApiState>) -> Router {
-    let health = health::router(api.health.clone(), None);
+    let health = health::router(api.health.clone(), api.metrics.clone());
     Router::new()
         .route("/orders", get(list::list).post(orders::create))
         .route("/orders/{orderId}", get(orders::read).patch(orders::change))

@@ -15,6 +15,7 @@ use crate::sqlite::Place;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
+use crate::telemetry::{self, Carried, Lines};
 use crate::worker::WorkerHealth;
 use anyhow::Context;
 use axum::Router;
@@ -53,7 +54,7 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let environment = Environment::here(Path::new("."));
     let source = Source { file: flags.config, purpose: Purpose::Deploy, environment: environment.clone() };
     let (config, said) = source.read().map_err(anyhow::Error::msg)?;
-    crate::telemetry::start(config.telemetry.log_level);
+    telemetry::start(config.telemetry.log_level, Lines::Collected);
     for what in said {
         tracing::info!("from the environment: {what}");
     }
@@ -63,7 +64,7 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let mut beside = Beside::new();
     let (opened_by, known) = (config.clone(), secrets.clone());
     let brokers = Brokers::new(move |name| kafka(&opened_by, name, &known, role).map_err(|error| format!("{error:#}")));
-    let membership = tokio::select! {
+    let mut membership = tokio::select! {
         begun = Membership::begin(&config, role, brokers, flags.switch, started, &mut beside) => begun?,
         () = stopped(stop.subscribe()) => return Ok(()),
     };
@@ -76,7 +77,11 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
             stop.send_replace(true);
         });
     }
-    let pod = Pod { role, live: Live::new(config)?, membership, secrets, source, stop: stop.subscribe(), beside };
+    let live = Live::new(config)?;
+    let carried = Carried::start(&live.config, Some(role.name()), secrets.environment()).map_err(anyhow::Error::msg)?;
+    membership.publisher = membership.publisher.traced(carried.tracer.clone());
+    carried.metrics.add(membership.publisher.counted().clone());
+    let pod = Pod { role, live, membership, secrets, source, stop: stop.subscribe(), beside, carried };
     match role {
         Role::Api => pod.api(listener).await,
         Role::Worker => pod.worker(listener).await,
@@ -153,6 +158,7 @@ struct Pod {
     source: Source,
     stop: watch::Receiver<bool>,
     beside: Beside,
+    carried: Carried,
 }
 
 impl Pod {
@@ -168,6 +174,7 @@ impl Pod {
     async fn end(self) {
         settle(&self.membership.publisher).await;
         self.membership.end().await;
+        self.carried.end().await;
     }
 
     /// What needs a new start is not for this pod: the operator makes new ones for it.
@@ -197,7 +204,15 @@ impl Pod {
             // Without a database each API process keeps a view of its own, read from the topics.
             self.engines(store.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
         }
-        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, admin, health };
+        let parts = ApiParts {
+            contract: self.live.contract.clone(),
+            publisher: publisher.clone(),
+            store,
+            keys,
+            admin,
+            health,
+            metrics: self.carried.metrics.clone(),
+        };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
         self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));
@@ -213,10 +228,8 @@ impl Pod {
         let health = Arc::new(WorkerHealth::default());
         self.follow(|_| Ok(()));
         let publisher = self.publisher();
-        let side = self.side(listener, &publisher, {
-            let health = health.clone();
-            Arc::new(move || health.counters.render())
-        });
+        self.carried.metrics.add(health.clone());
+        let side = self.side(listener, &publisher);
         let mut engines = JoinSet::new();
         self.engines(store).workers(&health, &self.stop).into_iter().for_each(|worker| drop(engines.spawn(worker)));
         let mut ended = Ok(());
@@ -237,7 +250,8 @@ impl Pod {
         let publisher = self.publisher();
         let generator = generator(&self.live, publisher.clone(), counters.clone());
         self.follow(|_| Ok(()));
-        let side = self.side(listener, &publisher, Arc::new(move || counters.render()));
+        self.carried.metrics.add(counters);
+        let side = self.side(listener, &publisher);
         generator.run(self.stop.clone()).await;
         self.end().await;
         side.abort();
@@ -245,15 +259,10 @@ impl Pod {
     }
 
     /// Health and metrics of a role that serves nothing else.
-    fn side(
-        &self,
-        listener: TcpListener,
-        publisher: &Publisher,
-        metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    ) -> tokio::task::JoinHandle<()> {
+    fn side(&self, listener: TcpListener, publisher: &Publisher) -> tokio::task::JoinHandle<()> {
         let health = Health::new(publisher.broker().name(), false);
         tokio::spawn(health.clone().watch(publisher.clone(), None, health::EVERY));
-        let routes: Router = health::router(health, Some(metrics));
+        let routes: Router = health::router(health, self.carried.metrics.clone());
         tokio::spawn(async move {
             serve(listener, routes, Limits { connections: 64, ..Limits::default() }, std::future::pending()).await;
         })

@@ -15,6 +15,8 @@ use crate::publish::{Brokers, Gate, Publisher};
 use crate::sqlite::{Database, Place};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::telemetry::{self, Carried, Lines};
+use crate::worker::WorkerHealth;
 use anyhow::Context;
 use crds::Role;
 use crds::document::Purpose;
@@ -48,16 +50,16 @@ pub struct UpFlags {
 pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let stop = told_to_stop()?.subscribe();
     let environment = Environment::here(Path::new("."));
-    // As the built-in parts stand for those of the document, what overrides these does not matter either.
+    // As the built-in parts stand for those of the document, what overrides these does not matter either; a collector is a real one.
     let (purpose, overriding) =
-        if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, Environment::default()) };
+        if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, environment.of_telemetry()) };
     let text = std::fs::read_to_string(&flags.file).with_context(|| format!("{} cannot be read", flags.file.display()))?;
     let pipeline = document(&flags.file, &text, purpose).map_err(anyhow::Error::msg)?;
     let mut config = crds::resolve(&pipeline);
     for what in overriding.apply(&mut config).map_err(anyhow::Error::msg)? {
         eprintln!("from the environment: {what}");
     }
-    crate::telemetry::start(config.telemetry.log_level);
+    telemetry::start(config.telemetry.log_level, Lines::Plain);
     let key = Key::of(&environment, Path::new("."));
     let secrets = Secrets::new(SECRETS_DIR, environment);
     let source = Source { file: flags.file.clone(), purpose, environment: overriding };
@@ -74,7 +76,7 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
             Ended::Told => return Ok(()),
             Ended::Changed(new) => config = *new,
         }
-        crate::telemetry::follow(config.telemetry.log_level);
+        telemetry::follow(config.telemetry.log_level);
         tracing::info!("starting anew with the changed document");
     }
 }
@@ -181,6 +183,7 @@ struct Up {
     place: Grounds,
     secrets: Secrets,
     beside: Beside,
+    carried: Carried,
 }
 
 /// Why it ended.
@@ -215,7 +218,9 @@ impl Up {
             *address = bound.local_addr()?;
             listener = Some(bound);
         }
-        Ok((Up { live: Live::new(config)?, place, secrets: secrets.clone(), beside }, listener))
+        let live = Live::new(config)?;
+        let carried = Carried::start(&live.config, None, secrets.environment()).map_err(anyhow::Error::msg)?;
+        Ok((Up { live, place, secrets: secrets.clone(), beside, carried }, listener))
     }
 
     /// Runs until told to stop, or until the document needs a new start; ends what is in flight, in order.
@@ -225,7 +230,8 @@ impl Up {
             0 | 1 => Gate::open(),
             _ => local_gate(&config, &self.place.switch).context("a gate obeys the state that it was given")?,
         };
-        let publisher = Publisher::among(self.place.brokers.clone(), self.place.broker.clone(), gate);
+        let publisher = Publisher::among(self.place.brokers.clone(), self.place.broker.clone(), gate).traced(self.carried.tracer.clone());
+        self.carried.metrics.add(publisher.counted().clone());
         let switching = publisher.gate().states().map(|states| Switching::new(states, Rules::in_force()));
         // The worker ends after the others: dead letters and emits go through the same publisher.
         let (first, last) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -236,7 +242,9 @@ impl Up {
             None => None,
         };
         if config.generator.is_some() {
-            let running = generator(&self.live, publisher.clone(), Arc::new(Counters::default())).run(first.subscribe());
+            let counters = Arc::new(Counters::default());
+            self.carried.metrics.add(counters.clone());
+            let running = generator(&self.live, publisher.clone(), counters).run(first.subscribe());
             roles.spawn(async move {
                 running.await;
                 (Role::Generator, Ok(()))
@@ -285,6 +293,7 @@ impl Up {
             }
             database.close().await;
         }
+        self.carried.end().await;
         result
     }
 
@@ -311,6 +320,7 @@ impl Up {
             admin: Some(Admin { keys: keys.clone(), requests }),
             keys,
             health,
+            metrics: self.carried.metrics.clone(),
         };
         let state = ApiState::new(config, parts)?;
         let serving = serve(listener, router(state.clone()), Limits { grace: GRACE, ..Limits::default() }, stopped(stop.subscribe()));
@@ -342,7 +352,9 @@ impl Up {
     /// One worker for each backend: which of them reads is part of the switch.
     fn spawn_worker(&self, publisher: &Publisher, switching: Option<Arc<Switching>>, stop: &watch::Sender<bool>, roles: &mut Roles) {
         let engines = Engines { live: self.live.clone(), publisher: publisher.clone(), switching, store: self.place.store.clone() };
-        for worker in engines.workers(&Arc::default(), &stop.subscribe()) {
+        let health = Arc::new(WorkerHealth::default());
+        self.carried.metrics.add(health.clone());
+        for worker in engines.workers(&health, &stop.subscribe()) {
             roles.spawn(async move { (Role::Worker, worker.await.map_err(Into::into)) });
         }
     }

@@ -3,6 +3,7 @@
 //! Its circuit opens after several failures in a row of different events: then the service is taken to be down, nobody's
 //! attempts are counted, and one event at a time tries whether it is back.
 
+use crate::telemetry::{Context, End, Kind, TRACEPARENT};
 use bytes::Bytes;
 use crds::runtime_config::CallbackConfig;
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +26,18 @@ pub enum Answer {
     Down(Duration),
 }
 
+impl Answer {
+    /// The span of such a call.
+    pub fn said(&self) -> End {
+        let failed = match self {
+            Answer::Taken => None,
+            Answer::Refused(reason) | Answer::Failed(reason) => Some(reason.clone()),
+            Answer::Down(_) => Some("the callback is taken to be down".to_owned()),
+        };
+        End::new(Kind::Client, "callback").with("http.request.method", "POST").failed(failed)
+    }
+}
+
 pub struct Callback {
     client: reqwest::Client,
     circuit: Mutex<Circuit>,
@@ -42,11 +55,14 @@ impl Callback {
         Ok(Callback { client, circuit: Mutex::default() })
     }
 
-    pub async fn call(&self, config: &CallbackConfig, event_id: &str, body: Bytes) -> Answer {
+    pub async fn call(&self, config: &CallbackConfig, event_id: &str, body: Bytes, trace: Option<Context>) -> Answer {
         if let Err(pause) = self.circuit().enter(Instant::now()) {
             return Answer::Down(pause);
         }
-        let request = self.client.post(&config.url).header("content-type", "application/json").header("idempotency-key", event_id);
+        let mut request = self.client.post(&config.url).header("content-type", "application/json").header("idempotency-key", event_id);
+        if let Some(trace) = trace {
+            request = request.header(TRACEPARENT, trace.to_string());
+        }
         let reason = match request.timeout(config.timeout).body(body).send().await {
             Ok(response) if response.status().is_success() => {
                 self.circuit().succeeded();

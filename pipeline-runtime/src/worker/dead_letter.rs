@@ -2,10 +2,13 @@
 
 use super::Shared;
 use super::failure::Failure;
+use super::health::Ended;
 use super::lanes::InHand;
 use crate::broker::{Header, Incoming, Outgoing, Position, Target};
 use crate::codec::attribute;
+use crate::publish::For;
 use crate::store::Change;
+use crate::telemetry::Context;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
@@ -120,32 +123,38 @@ pub fn place_of(source: &str) -> Option<(&str, &str, &str)> {
 }
 
 impl Shared {
-    /// Writes the dead letter of an event and waits for its ack, as long as it takes. False: we stop, or the partition went to another.
-    pub(super) async fn bury(&self, work: &InHand, failure: &Failure) -> bool {
+    /// Writes the dead letter of an event and waits for its ack, as long as it takes. None: we stop, or the partition went to another.
+    pub(super) async fn bury(&self, work: &InHand, failure: &Failure) -> Option<Ended> {
         let config = self.deps.config.load_full();
         let Position { partition, offset } = &work.message.at;
         let attempts = work.attempts.max(1);
-        let (topic, number, event_id, reason) = (&*partition.topic, partition.number, failure.event_id.as_deref(), &*failure.reason);
+        let (topic, number, reason) = (&*partition.topic, partition.number, &*failure.reason);
+        let about = self.about(work, failure);
         self.deps.health.counters.failed(failure.kind);
         let Some(to) = config.topic(topic).and_then(|topic| topic.dead_letter.clone()) else {
             tracing::error!(
                 topic,
                 partition = number,
                 offset,
-                event_id,
-                error_type = failure.kind.name(),
+                orderId = about.order_id,
+                tenantId = about.tenant_id,
+                requestId = about.request_id,
+                eventId = about.event_id,
+                traceId = about.trace_id(),
+                spanId = about.span_id(),
+                errorType = failure.kind.name(),
                 attempts,
                 reason,
                 "event dropped: its topic has no dead-letter topic"
             );
-            return true;
+            return Some(Ended::Dropped);
         };
         let cut = async |now| letter(&to, &work.message, failure, attempts, now, self.letter_limit(&to).await);
         let mut written_for = self.deps.publisher.broker().name().to_owned();
         let mut letter = cut(Utc::now()).await;
         let mut backoff = FIRST_BACKOFF;
         let buried = loop {
-            if let Some(ended) = self.publish_letter(&letter, &mut backoff, || self.desk().wanted(work)).await {
+            if let Some(ended) = self.publish_letter(&letter, work.trace(), &mut backoff, || self.desk().wanted(work)).await {
                 break ended;
             }
             // Another broker may take less.
@@ -154,21 +163,27 @@ impl Shared {
                 letter = cut(Utc::now()).await;
             }
         };
-        if buried {
-            self.deps.health.counters.dead_letters.add(1);
-            tracing::warn!(
-                topic,
-                partition = number,
-                offset,
-                event_id,
-                error_type = failure.kind.name(),
-                attempts,
-                reason,
-                dead_letter_topic = to,
-                "event became a dead letter"
-            );
+        if !buried {
+            return None;
         }
-        buried
+        self.note_burial(topic, failure);
+        tracing::warn!(
+            topic,
+            partition = number,
+            offset,
+            orderId = about.order_id,
+            tenantId = about.tenant_id,
+            requestId = about.request_id,
+            eventId = about.event_id,
+            traceId = about.trace_id(),
+            spanId = about.span_id(),
+            errorType = failure.kind.name(),
+            attempts,
+            reason,
+            deadLetterTopic = to,
+            "event became a dead letter"
+        );
+        Some(Ended::DeadLetter)
     }
 
     /// As `bury`, for an update that waited too long in the store.
@@ -180,8 +195,9 @@ impl Shared {
         let Some(to) = to else {
             tracing::error!(
                 source = change.source,
-                event_id = change.event_id,
-                order_id = change.order_id,
+                eventId = change.event_id,
+                orderId = change.order_id,
+                tenantId = change.fields.tenant,
                 "update dropped: its order never came, and its topic has no dead-letter topic"
             );
             return true;
@@ -189,21 +205,29 @@ impl Shared {
         let letter = expired(&to, change, failure, Utc::now());
         let mut backoff = FIRST_BACKOFF;
         let buried = loop {
-            if let Some(ended) = self.publish_letter(&letter, &mut backoff, || true).await {
+            if let Some(ended) = self.publish_letter(&letter, None, &mut backoff, || true).await {
                 break ended;
             }
         };
         if buried {
-            self.deps.health.counters.dead_letters.add(1);
+            self.note_burial(from, failure);
             tracing::warn!(
                 source = change.source,
-                event_id = change.event_id,
-                order_id = change.order_id,
-                dead_letter_topic = to,
+                eventId = change.event_id,
+                orderId = change.order_id,
+                tenantId = change.fields.tenant,
+                deadLetterTopic = to,
                 "an update whose order never came became a dead letter"
             );
         }
         buried
+    }
+
+    fn note_burial(&self, topic: &str, failure: &Failure) {
+        self.deps.health.counters.dead_letters.add(1);
+        if let Some(of_topic) = self.of_topics.get(topic) {
+            of_topic.buried(failure.kind);
+        }
     }
 
     /// The smaller of what the document and the broker allow.
@@ -228,10 +252,16 @@ impl Shared {
     }
 
     /// One try. None: there is to be another, and the pause before it is over.
-    async fn publish_letter(&self, letter: &Outgoing, backoff: &mut Duration, wanted: impl Fn() -> bool) -> Option<bool> {
+    async fn publish_letter(
+        &self,
+        letter: &Outgoing,
+        trace: Option<Context>,
+        backoff: &mut Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Option<bool> {
         let topic = &*letter.topic;
         let pause = self.bounded(*backoff);
-        match self.deps.publisher.publish(letter, PUBLISH_DEADLINE).await {
+        match self.deps.publisher.publish_for(For { trace, order_id: None }, letter, PUBLISH_DEADLINE).await {
             Ok(_) => return Some(true),
             Err(error) if self.stopping() || !wanted() => {
                 tracing::info!(topic, %error, "a dead letter is left to whoever reads this event next");

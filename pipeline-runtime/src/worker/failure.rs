@@ -28,6 +28,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 11] = [
+        Kind::Undecodable,
+        Kind::Invalid,
+        Kind::SchemaVersion,
+        Kind::UnknownEvent,
+        Kind::Conflict,
+        Kind::Refused,
+        Kind::Store,
+        Kind::Emit,
+        Kind::CallbackRefused,
+        Kind::Callback,
+        Kind::Expired,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Undecodable => "undecodable",

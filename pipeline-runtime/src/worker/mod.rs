@@ -11,6 +11,7 @@
 //! Nothing here is left to chance, so that a simulated run can be run again: every `select!` is biased, and maps that are walked through
 //! are sorted.
 
+mod about;
 mod apply;
 mod callback;
 mod dead_letter;
@@ -25,6 +26,7 @@ mod process;
 mod reading;
 mod report;
 mod settle;
+mod traced;
 mod understand;
 mod view;
 
@@ -35,7 +37,7 @@ mod tests;
 pub use dead_letter::header;
 pub use desk::Limits;
 pub use failure::Kind;
-pub use health::{Count, Counters, WorkerHealth};
+pub use health::{Counters, Ended, OfTopic, WorkerHealth};
 pub use view::{ViewDeps, view};
 
 use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
@@ -43,15 +45,15 @@ use crate::contract::Contract;
 use crate::control::Switching;
 use crate::publish::Publisher;
 use crate::store::Store;
+use crate::telemetry::Share;
 use arc_swap::ArcSwap;
 use callback::Callback;
 use crds::runtime_config::RuntimeConfig;
 use crds::switch::Reading;
 use desk::Desk;
 use fence::{Fence, LONGEST_WAIT_WHILE_DRAINING, States, own_topics};
-use health::Share;
 use lanes::InHand;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -222,7 +224,7 @@ fn unexpected(ended: Option<Result<Result<(), WorkerError>, tokio::task::JoinErr
 async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result<(), WorkerError>>) -> Result<(), WorkerError> {
     shared.stop.send_replace(true);
     shared.desk().leave_all();
-    shared.set_connected(Some("the worker is stopping".into()));
+    shared.leave("the worker is stopping");
     let all = async {
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -238,7 +240,7 @@ async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result
     if timeout(COMMIT_DEADLINE, consumer.close()).await.is_err() {
         tracing::warn!("the group was not left within {COMMIT_DEADLINE:?}: its partitions are free when the session ends");
     }
-    shared.set_connected(Some("the worker has stopped".into()));
+    shared.leave("the worker has stopped");
     shared.gauges.leave(&shared.deps.health.counters);
     result
 }
@@ -264,6 +266,8 @@ struct Shared {
     /// The commit says of another partition that its seal was passed.
     seal_noted: Notify,
     gauges: Gauges,
+    /// What became of messages, by the topics that are read.
+    of_topics: BTreeMap<String, Arc<OfTopic>>,
     stop: watch::Sender<bool>,
 }
 
@@ -288,7 +292,10 @@ impl Gauges {
 impl Shared {
     fn new(deps: WorkerDeps, topics: &[String]) -> Shared {
         deps.health.counters.concurrency.set(LANES as u64);
-        let own = own_topics(&deps.config.load(), topics);
+        let config = deps.config.load_full();
+        let own = own_topics(&config, topics);
+        let group = config.worker.as_ref().map_or("", |worker| &worker.group);
+        let of_topic = |topic: &String| (topic.clone(), deps.health.counters.of_topic(group, topic));
         let fenced = |switching: &Arc<Switching>| Fence::new(deps.broker.name(), own.clone(), switching, deps.health.clone());
         let fence = deps.switching.as_ref().map(fenced);
         Shared {
@@ -297,6 +304,7 @@ impl Shared {
             own,
             seal_noted: Notify::new(),
             gauges: Gauges::default(),
+            of_topics: topics.iter().map(of_topic).collect(),
             news: (0..LANES).map(|_| Notify::new()).collect(),
             room: Notify::new(),
             breaker: apply::Breaker::default(),
@@ -347,9 +355,15 @@ impl Shared {
         self.callback.get_or_init(Callback::new).as_ref().map_err(String::clone)
     }
 
-    fn complete(&self, work: InHand) {
-        self.deps.health.counters.took(work.read_at.elapsed());
+    fn complete(&self, work: InHand, ended: Ended) {
+        self.note_end(&work, ended);
         self.desk().complete(work);
+    }
+
+    fn note_end(&self, work: &InHand, ended: Ended) {
+        if let Some(of_topic) = self.of_topics.get(&*work.message.at.partition.topic) {
+            of_topic.ended(ended, work.read_at.elapsed());
+        }
     }
 
     /// After events ended or a key was let go.
@@ -419,6 +433,12 @@ impl Shared {
     fn set_connected(&self, trouble: Option<String>) {
         if self.active() {
             self.deps.health.set_connected(trouble);
+        }
+    }
+
+    fn leave(&self, why: &str) {
+        if self.active() {
+            self.deps.health.leave(why);
         }
     }
 

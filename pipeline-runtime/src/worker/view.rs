@@ -169,7 +169,7 @@ async fn see(deps: &ViewDeps, messages: &[Incoming]) {
     }
     for change in &changes {
         if refused(deps, std::slice::from_ref(change)).await {
-            tracing::debug!(event_id = change.event_id, "the view leaves an event out that its store refuses");
+            tracing::debug!(eventId = change.event_id, "the view leaves an event out that its store refuses");
         }
     }
 }

@@ -144,7 +144,6 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("api: {", "api: {template: {resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}, ", "spec.api.template.resources.requests.cpu", "is 2, more than the limit, which is 1500m"),
     ("api: {", "api: {template: {terminationGracePeriodSeconds: 5}, ", "spec.api.template.terminationGracePeriodSeconds", "between 30 and 3600"),
     // Not yet.
-    ("generator: {rate: 5}", "telemetry: {otlp: {endpoint: 'http://collector:4317'}}", "spec.telemetry.otlp", "not supported"),
     ("generator: {rate: 5}", "deletionPolicy: Delete", "spec.deletionPolicy", "not supported"),
     ("  backend: kafka", "  backend: azure", "spec.backend", "not supported by this version yet"),
     ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro", "not supported"),
