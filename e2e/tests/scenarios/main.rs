@@ -12,4 +12,5 @@ mod same_request;
 mod stopping;
 mod switch_limits;
 mod switching;
+mod telemetry;
 mod up;

@@ -62,7 +62,7 @@ impl Pipeline {
         Pipeline::of(kafka, &text).await
     }
 
-    async fn of(kafka: &Kafka, text: &str) -> Result<Pipeline> {
+    pub async fn of(kafka: &Kafka, text: &str) -> Result<Pipeline> {
         let room = Room::new("scenario")?;
         let document = room.path().join("pipeline.yaml");
         std::fs::write(&document, text)?;
@@ -85,8 +85,15 @@ impl Pipeline {
 
     /// Starts a role and waits until it is connected. Returns its address.
     pub async fn start(&self, role: &str) -> Result<(Product, String)> {
+        self.start_with(role, &[]).await
+    }
+
+    /// The same, with further variables of its environment.
+    pub async fn start_with(&self, role: &str, environment: &[(&str, &str)]) -> Result<(Product, String)> {
         let port = free_port()?;
-        let mut product = Product::start(&format!("{role}-{port}"), &self.room, self.command(role, port)?)?;
+        let mut command = self.command(role, port)?;
+        command.envs(environment.iter().copied());
+        let mut product = Product::start(&format!("{role}-{port}"), &self.room, command)?;
         let url = format!("http://127.0.0.1:{port}");
         product.ready(&format!("{url}/readyz"), READY).await?;
         Ok((product, url))
