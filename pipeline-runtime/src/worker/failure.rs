@@ -27,7 +27,11 @@ pub enum Kind {
     Expired,
 }
 
+// Each kind has its place in the metrics: a new one is named in `ALL` too.
+const _: () = assert!(Kind::Expired as usize + 1 == Kind::ALL.len());
+
 impl Kind {
+    /// In their order.
     pub const ALL: [Kind; 11] = [
         Kind::Undecodable,
         Kind::Invalid,

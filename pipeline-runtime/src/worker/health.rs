@@ -59,7 +59,9 @@ impl OfTopic {
     }
 
     pub fn buried(&self, kind: Kind) {
-        self.dead_letters[kind as usize].add(1);
+        if let Some(count) = self.dead_letters.get(kind as usize) {
+            count.add(1);
+        }
     }
 }
 
