@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broker_away;
+mod cart;
 mod food;
 mod killed;
 mod pipeline;

@@ -82,6 +82,7 @@ where
     Work: Future<Output = Result<Answer, Problem>>,
 {
     let (head, body) = request.into_parts();
+    let dialect = api.dialect;
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let (id, admitted) = match RequestId::of(&head.headers) {
         Ok(id) => {
@@ -97,7 +98,7 @@ where
             Err(problem)
         }
     };
-    let response = respond(&id, result);
+    let response = respond(&id, result.map_err(|problem| problem.in_dialect(dialect)));
     tracing::debug!(request_id = id.text(), %method, path, status = response.status().as_u16(), "answered");
     response
 }

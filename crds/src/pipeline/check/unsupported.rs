@@ -16,9 +16,6 @@ pub(super) fn check(spec: &OrderPipelineSpec, purpose: Purpose, found: &mut Foun
             not_yet(format!("spec.events[{index}].pii"), "encrypted fields");
         }
     }
-    if spec.api.as_ref().is_some_and(|api| api.cart.is_some()) {
-        not_yet("spec.api.cart".into(), "the cart dialect");
-    }
     if spec.telemetry.as_ref().is_some_and(|telemetry| telemetry.otlp.is_some()) {
         not_yet("spec.telemetry.otlp".into(), "traces and metrics over OTLP");
     }

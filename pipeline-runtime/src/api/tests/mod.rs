@@ -1,6 +1,7 @@
 //! The API as a client meets it, on a broker and a store that can be made to fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cart;
 mod fakes;
 mod faults;
 mod idempotent;
