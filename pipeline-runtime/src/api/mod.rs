@@ -1,11 +1,13 @@
 //! The HTTP API: lets requests in, checks them against their event's contract, publishes, and answers when the broker has it.
 //!
-//! `call` is the front door (request id, key, a place to work in), `body`, `json` and `query` read what was sent. `orders` (with `list`) and `cart`
-//! are the dialects: their routes, and what they answer. `write` makes an event of a body, `accept` brings it to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
-//! like, `admin` is for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//! `call` is the front door (request id, key, a place to work in), `body`, `json` and `query` read what was sent. `orders` (with `list`) and
+//! `cart` are the dialects: their routes, and what they answer. `write` makes an event of a body, `accept` brings it to the broker once,
+//! `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks like, `admin` is for administrators, `health`
+//! and `server` serve every role. Nothing here knows a broker's or a database's kind.
 //!
 //! What a client can rely on:
-//! - 202 (in the cart dialect 201 and 200) is answered only when the broker has acknowledged; the answer to the same request is the same from any pod.
+//! - 202 (in the cart dialect 201 and 200) is answered only when the broker has acknowledged; the answer to the same request is the same from
+//!   any pod.
 //! - The same `X-Request-Id` (of the same key, on the same path) is the same request. Its body is compared by what it says: spaces and the
 //!   order of fields do not count. After a 503 it may be sent again under the id of the answer, whoever made that id.
 //! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order. PUT /update-order
@@ -35,6 +37,7 @@ pub use health::Health;
 pub use keys::{Keys, KeysError};
 pub use server::{Limits, serve};
 
+use crate::codec::Codecs;
 use crate::contract::Contract;
 use crate::publish::Publisher;
 use crate::store::Store;
@@ -62,6 +65,7 @@ const SCANS: usize = 1;
 /// Everything the API works with. One for each process.
 pub struct ApiState {
     contract: Arc<ArcSwap<Contract>>,
+    codecs: Codecs,
     settings: ArcSwap<Settings>,
     publisher: Publisher,
     store: Arc<dyn Store>,
@@ -81,6 +85,7 @@ pub struct ApiState {
 pub struct ApiParts {
     /// Replaced as a whole when the configuration changes; call [`ApiState::reload`] with it.
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     pub publisher: Publisher,
     pub store: Arc<dyn Store>,
     pub keys: Arc<ArcSwap<Keys>>,
@@ -118,10 +123,11 @@ pub enum ApiError {
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, publisher, store, keys, admin, health } = parts;
+        let ApiParts { contract, codecs, publisher, store, keys, admin, health } = parts;
         let dialect = config.api.as_ref().ok_or(ApiError::None)?.dialect;
         Ok(Arc::new(ApiState {
             contract,
+            codecs,
             settings: ArcSwap::from_pointee(Settings::of(config)?),
             publisher,
             store,
@@ -173,7 +179,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/admin/backend-mode", get(admin::read_backend).post(admin::ask_for_backend))
         .with_state(api)
         .merge(health)
-        .fallback(async move |request| unknown_route(&request, hint))
+        .fallback(async move |request: Request| unknown_route(&request, hint))
         .method_not_allowed_fallback(wrong_method)
 }
 

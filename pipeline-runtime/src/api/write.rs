@@ -4,7 +4,7 @@ use super::accept::{Delivery, accept, event_id, order_id};
 use super::call::Call;
 use super::errors::{Answer, Problem};
 use super::{ApiState, Destination, Settings, body, json};
-use crate::codec::{self, Decoded, Draft, attribute};
+use crate::codec::{self, Decoded, Draft, Unwritten, attribute};
 use crate::contract::{EventContract, Message};
 use crate::store::{Change, unstorable};
 use axum::body::Bytes;
@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 pub(super) const ORDER_ID: &str = "orderId";
 const LONGEST_ORDER_ID: usize = 200;
+/// A registry that is away is asked again every few seconds.
+const RETRY_AFTER_REGISTRY: u32 = 5;
 
 /// Who says which order a request is about.
 pub(super) enum Naming {
@@ -65,16 +67,21 @@ pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, rou
     let event_id = event_id(&principal, route, request.text());
     let derived = || order_id(&principal, route, request.text());
     let (order_id, text) = with_order_id(&mut data, read.text, naming, derived)?;
+    let mut data = Json::Object(data);
     let time = Utc::now();
     let attributes = [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal)];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let text = api.codecs.body(&to.topic, text, &mut data).map_err(|why| match why {
+        Unwritten::Unfit(why) => Problem::field(&why.path, why.message),
+        Unwritten::NotYet(wanted) => Problem::unavailable("registry_unavailable", wanted.why(), RETRY_AFTER_REGISTRY),
+    })?;
     let mut draft = Draft { event: to.event.clone(), id: event_id.to_string(), time, key: String::new(), attributes, data: text };
     let change = {
         let contract = api.contract.load();
         let Some(event) = contract.event(&to.event) else {
             return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
         };
-        let (key, change) = hold(event, &to.topic.name, &Decoded::of(&to.topic, &draft, Json::Object(data)))?;
+        let (key, change) = hold(event, &to.topic.name, &Decoded::of(&to.topic, &draft, data))?;
         draft.key = key;
         change
     };

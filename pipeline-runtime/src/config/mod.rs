@@ -2,10 +2,12 @@
 
 mod environment;
 mod follow;
+mod schemas;
 mod secrets;
 mod source;
 
 pub use environment::{ENV_FILE, Environment};
 pub use follow::follow;
+pub use schemas::Schemas;
 pub use secrets::{SecretError, Secrets};
 pub use source::{Source, Uptake, document};

@@ -4,7 +4,7 @@
 
 mod shapes;
 
-use crate::codec::{self, Decoded, Draft, attribute};
+use crate::codec::{self, Codecs, Decoded, Draft, Unwritten, attribute};
 use crate::contract::{Contract, Message};
 use crate::publish::Publisher;
 use arc_swap::ArcSwap;
@@ -53,6 +53,7 @@ pub struct Generator {
     /// Followed while it runs: what is made, and how fast.
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     pub publisher: Publisher,
     pub counters: Arc<Counters>,
 }
@@ -155,6 +156,11 @@ impl Generator {
         let event = contract.event(&settings.publishes).ok_or_else(|| format!("event {} is not in the document", settings.publishes))?;
         let time = Utc::now();
         let id = uuid::Uuid::new_v4().to_string();
+        let mut data = data;
+        let body = self.codecs.body(topic, data.to_string().into(), &mut data).map_err(|why| match why {
+            Unwritten::Unfit(why) => format!("shape {:?} does not fit topic {}: {}: {}", settings.shape, topic.name, why.path, why.message),
+            Unwritten::NotYet(wanted) => wanted.why(),
+        })?;
         let decoded = Decoded {
             id: id.clone(),
             publish_time: time,
@@ -177,7 +183,7 @@ impl Generator {
             time,
             key,
             attributes: vec![("source".into(), "generator".into()), (attribute::SCHEMA_VERSION.into(), codec::SCHEMA_VERSION.into())],
-            data: decoded.data.to_string().into(),
+            data: body,
         };
         self.publisher.publish(&codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map(|_| ()).map_err(|e| e.to_string())
     }
@@ -238,11 +244,17 @@ mod tests {
         let database = Database::open(&Place::Memory).await.unwrap();
         let broker = Arc::new(EmbeddedBroker::open(database, "kafka").await.unwrap());
         broker.ensure_topics(&wishes(&start.topics)).await.unwrap();
-        let live = Live::new(start).unwrap();
+        let live = Live::new(start, Codecs::default()).unwrap();
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = watch::channel(false);
         let publisher = Publisher::new(broker, Gate::open());
-        let generator = Generator { config: live.config.clone(), contract: live.contract.clone(), publisher, counters: counters.clone() };
+        let generator = Generator {
+            config: live.config.clone(),
+            contract: live.contract.clone(),
+            codecs: Codecs::default(),
+            publisher,
+            counters: counters.clone(),
+        };
         let running = tokio::spawn(generator.run(stopped));
         let published = || counters.published.load(Ordering::Relaxed);
         let until = async |more: u64| {

@@ -40,6 +40,7 @@ impl Engines {
                 let deps = WorkerDeps {
                     config: live.config,
                     contract: live.contract,
+                    codecs: live.codecs,
                     broker,
                     publisher,
                     switching,
@@ -62,7 +63,7 @@ impl Engines {
             let stop = stop.clone();
             async move {
                 let Some(broker) = opened(&publisher, &backend, &stop).await else { return };
-                let deps = ViewDeps { config: live.config, contract: live.contract, broker, switching, store };
+                let deps = ViewDeps { config: live.config, contract: live.contract, codecs: live.codecs, broker, switching, store };
                 if let Err(error) = worker::view(deps, stopped(stop)).await {
                     tracing::error!(backend, %error, "no view of the orders");
                 }

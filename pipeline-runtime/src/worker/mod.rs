@@ -39,6 +39,7 @@ pub use health::{Count, Counters, WorkerHealth};
 pub use view::{ViewDeps, view};
 
 use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
+use crate::codec::Codecs;
 use crate::contract::Contract;
 use crate::control::Switching;
 use crate::publish::Publisher;
@@ -80,6 +81,7 @@ const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 pub struct WorkerDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     /// What is read.
     pub broker: Arc<dyn Broker>,
     /// For what is emitted and for dead letters: it need not write to the broker that is read.

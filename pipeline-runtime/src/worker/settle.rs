@@ -7,6 +7,7 @@ use super::failure::{Failure, Kind};
 use super::lanes::{InHand, Key};
 use super::understand::Then;
 use crate::broker::PublishError;
+use crate::codec::{self, Wanted};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ pub enum Fate {
     Failed(Failure),
     /// An earlier event of its key goes first.
     Behind,
+    /// Somebody has to be asked before it can be read or what follows from it written.
+    Waits(Wanted),
     /// We stop: whoever reads it next starts over.
     PutDown,
     /// It stays on the broker, and no commit passes it; what is behind it goes on.
@@ -51,6 +54,10 @@ impl Shared {
                 Fate::DeadLetter(failure) => Outcome::DeadLetter(failure),
                 Fate::Failed(failure) => Outcome::Failed(failure),
                 Fate::Behind => Outcome::Wait(Duration::ZERO),
+                Fate::Waits(wanted) => match wanted.get().await {
+                    Ok(()) => Outcome::Wait(Duration::ZERO),
+                    Err(why) => self.wait(&work, &codec::place(&work.message.at), &why),
+                },
                 Fate::PutDown => Outcome::PutDown,
                 Fate::Left => {
                     tracing::debug!(at = ?work.message.at, "left on the broker: its topic is no longer configured");

@@ -147,7 +147,9 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("generator: {rate: 5}", "telemetry: {otlp: {endpoint: 'http://collector:4317'}}", "spec.telemetry.otlp", "not supported"),
     ("generator: {rate: 5}", "deletionPolicy: Delete", "spec.deletionPolicy", "not supported"),
     ("  backend: kafka", "  backend: azure", "spec.backend", "not supported by this version yet"),
-    ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro", "not supported"),
+    ("partitions: 6", "codec: {avro: {registry: {url: 'registry:8081'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro.registry.url", "http://registry:8081"),
+    ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: a/b}}}", "spec.topics[0].codec.avro.schemaConfigMapRef.key", "order-event.avsc"),
+    ("partitions: 6", "envelope: Attributes, codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].envelope", "leave it Bare"),
     ("    key: data.customerId", "    pii: [data.customerId]", "spec.events[0].pii", "not supported"),
     ("api: {idempotency: Strict}", "api: {cart: {creates: Made}}", "spec.api.cart.creates", "there is no event Made"),
 ];

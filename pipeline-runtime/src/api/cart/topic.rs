@@ -7,7 +7,7 @@ use super::super::call::{Call, answer};
 use super::super::errors::{Answer, Problem};
 use super::super::{ApiState, Settings, Shared, query};
 use crate::broker::{Broker, BrokerError, Consumer, ConsumerMode, ConsumerOptions, Happening, Incoming, Partition};
-use crate::codec;
+use crate::codec::{Decoded, Undecoded};
 use crate::contract::Message;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -109,7 +109,7 @@ impl Scan {
                 Happening::Messages(messages) => {
                     silent = 0;
                     for message in &messages {
-                        self.take(api, topic, message);
+                        self.take(api, topic, message).await?;
                         if self.ids.len() >= MOST_IDS || self.messages >= MOST_MESSAGES {
                             return Ok(self.left.is_empty());
                         }
@@ -129,25 +129,39 @@ impl Scan {
         Ok(true)
     }
 
-    fn take(&mut self, api: &ApiState, topic: &TopicConfig, message: &Incoming) {
-        let Some(end) = self.left.get(&message.at.partition) else { return };
+    async fn take(&mut self, api: &ApiState, topic: &TopicConfig, message: &Incoming) -> Result<(), BrokerError> {
+        let Some(end) = self.left.get(&message.at.partition) else { return Ok(()) };
         if message.at.offset + 1 >= *end {
             self.left.remove(&message.at.partition);
         }
         self.messages += 1;
-        if let Some(id) = order_id(api, topic, message).filter(|id| !self.seen.contains(id)) {
+        if let Some(id) = order_id(api, topic, message).await?.filter(|id| !self.seen.contains(id)) {
             self.seen.insert(id.clone());
             self.ids.push(id);
         }
+        Ok(())
     }
 }
 
 /// None: it is no event of this pipeline, or cannot be read. Those are the worker's to judge.
-fn order_id(api: &ApiState, topic: &TopicConfig, message: &Incoming) -> Option<String> {
-    let decoded = codec::decode(topic, message).ok()?;
+async fn order_id(api: &ApiState, topic: &TopicConfig, message: &Incoming) -> Result<Option<String>, BrokerError> {
+    let decoded = loop {
+        match api.codecs.decode(topic, message) {
+            Ok(decoded) => break decoded,
+            Err(Undecoded::Never(_)) => return Ok(None),
+            Err(Undecoded::NotYet(wanted)) => {
+                let away = |reason| BrokerError::Other { backend: api.publisher.broker().name().into(), reason };
+                wanted.get().await.map_err(away)?;
+            }
+        }
+    };
+    Ok(told(api, topic, message, &decoded))
+}
+
+fn told(api: &ApiState, topic: &TopicConfig, message: &Incoming, decoded: &Decoded) -> Option<String> {
     let contract = api.contract.load();
     let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-    let view = Message { topic: &topic.name, key, decoded: &decoded };
+    let view = Message { topic: &topic.name, key, decoded };
     let event = contract.recognise(&view).ok()??;
     event.order_id(&view).ok().filter(|id| !id.is_empty())
 }

@@ -176,10 +176,11 @@ async fn the_ids_on_a_topic_come_once_each_and_what_is_no_event_is_passed_over()
         };
         publisher.publish(&codec::encode(topic, &draft), Duration::from_secs(5)).await.unwrap();
     }
-    let health = Health::new("kafka", false);
+    let health = Health::new("kafka", false, Codecs::default());
     health.set(health::Links::default());
     let parts = ApiParts {
         admin: None,
+        codecs: Codecs::default(),
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&config).unwrap())),
         publisher,
         store: FakeStore::new(),
