@@ -9,6 +9,7 @@ mod evaluate;
 mod functions;
 mod gives;
 mod hints;
+mod reads;
 mod result;
 mod view;
 
@@ -18,6 +19,7 @@ mod tests;
 
 pub use error::{EvaluationError, ExpressionError};
 pub use evaluate::Input;
+pub use reads::{How, Read};
 
 use cel::IdedExpr;
 use hints::Hint;

@@ -7,6 +7,7 @@ mod food;
 mod killed;
 mod pipeline;
 mod poison;
+mod privacy;
 mod retail;
 mod same_request;
 mod stopping;

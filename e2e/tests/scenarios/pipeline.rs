@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub const KEY: &str = "scenario-key";
+/// Of documents with encrypted fields, where no Secret is mounted.
+const PII_KEYS: &str = "2025-01=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=,match=QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU=";
 pub const READY: Duration = Duration::from_secs(60);
 
 /// Status changes append to a list, so that the order itself shows what took effect, how often and in which order.
@@ -79,14 +81,21 @@ impl Pipeline {
     fn command(&self, role: &str, port: u16) -> Result<Command> {
         let listen = format!("127.0.0.1:{port}");
         let mut command = Product::command("pipeline-runtime", &[role, "--config", &self.document.to_string_lossy(), "--listen", &listen])?;
-        command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY);
+        command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY).env("PII_KEYS", PII_KEYS);
         Ok(command)
     }
 
     /// Starts a role and waits until it is connected. Returns its address.
     pub async fn start(&self, role: &str) -> Result<(Product, String)> {
+        self.start_with(role, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(&self, role: &str, arguments: &[&str]) -> Result<(Product, String)> {
         let port = free_port()?;
-        let mut product = Product::start(&format!("{role}-{port}"), &self.room, self.command(role, port)?)?;
+        let mut command = self.command(role, port)?;
+        command.args(arguments);
+        let mut product = Product::start(&format!("{role}-{port}"), &self.room, command)?;
         let url = format!("http://127.0.0.1:{port}");
         product.ready(&format!("{url}/readyz"), READY).await?;
         Ok((product, url))

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The keys of a Secret that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
+    /// One for each client of the API.
     All,
+    /// Those of encrypted fields: which there are, only their names say.
+    Encrypting,
     These(BTreeSet<String>),
 }
 
@@ -22,6 +25,9 @@ pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
         && let StoreConfig::Postgres { url, .. } = &config.store
     {
         key(&mut secrets, url);
+    }
+    if let Some(pii) = &config.pii {
+        secrets.insert(pii.keys.name.clone(), Keys::Encrypting);
     }
     if role == Role::Api
         && let Some(api) = &config.api
@@ -38,7 +44,7 @@ pub fn of_pipeline(config: &RuntimeConfig) -> Secrets {
         for (name, keys) in of_role(config, role) {
             match (secrets.get_mut(&name), keys) {
                 (Some(Keys::These(known)), Keys::These(more)) => known.extend(more),
-                (Some(Keys::All), _) => {}
+                (Some(Keys::All | Keys::Encrypting), _) => {}
                 (_, keys) => {
                     secrets.insert(name, keys);
                 }
@@ -78,5 +84,14 @@ mod tests {
         assert_eq!(of_role(&config, Role::Worker), Secrets::from([broker.clone(), db.clone()]));
         assert_eq!(of_role(&config, Role::Generator), Secrets::from([broker.clone()]));
         assert_eq!(of_pipeline(&config), Secrets::from([broker, db, keys]));
+    }
+
+    #[test]
+    fn every_role_mounts_the_keys_of_encrypted_fields() {
+        let config = crds::resolve(&pipeline(&DOCUMENT.replace("  api:", "  pii: {keysSecretRef: {name: pii-keys}}\n  api:")));
+        for role in Role::ALL {
+            assert_eq!(of_role(&config, role).get("pii-keys"), Some(&Keys::Encrypting));
+        }
+        assert_eq!(of_pipeline(&config).get("pii-keys"), Some(&Keys::Encrypting));
     }
 }

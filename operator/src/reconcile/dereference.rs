@@ -4,6 +4,7 @@ use crate::build::Kind;
 use crate::build::secrets::{Keys, Secrets};
 use crate::context::{Context, Error};
 use crate::names;
+use crds::pipeline::MATCHING_KEY;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DynamicObject, ListParams};
@@ -109,6 +110,7 @@ pub async fn missing_secrets(context: &Context, namespace: &str, secrets: &Secre
 fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>>) -> Option<String> {
     let wanted = match keys {
         Keys::All => vec!["CLIENT".to_owned()],
+        Keys::Encrypting => return encrypting(namespace, name, found),
         Keys::These(keys) => keys.iter().cloned().collect(),
     };
     let Some(found) = found else {
@@ -124,10 +126,43 @@ fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>
     (!missing.is_empty()).then(|| format!("Secret {name} has no key {}: add it, the pods start then by themselves", missing.join(", ")))
 }
 
+/// The keys of encrypted fields: `match`, and at least one beside it.
+fn encrypting(namespace: &str, name: &str, found: Option<Vec<String>>) -> Option<String> {
+    let random = r#""$(openssl rand -base64 32)""#;
+    let Some(found) = found else {
+        let command = format!(
+            "kubectl create secret generic {name} -n {namespace} --from-literal={MATCHING_KEY}={random} --from-literal=$(date +%F)={random}"
+        );
+        return Some(format!(
+            "Secret {name}, with the keys of encrypted fields, is missing: {command} (the pods start then by themselves; keep a copy, since \
+             nothing that is encrypted can be read without it)"
+        ));
+    };
+    if !found.iter().any(|key| key == MATCHING_KEY) {
+        return Some(format!("Secret {name} has no key {MATCHING_KEY}: add it, 32 random bytes in base64, and never change it"));
+    }
+    let alone = found.len() == 1;
+    alone.then(|| {
+        format!("Secret {name} has no key beside {MATCHING_KEY}: add one, 32 random bytes in base64, named by its date, so that newer ones sort behind it")
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn says_what_is_missing_of_the_keys_of_encrypted_fields() {
+        let of = |found: Option<&[&str]>| {
+            complaint("shop", "pii", &Keys::Encrypting, found.map(|found| found.iter().map(|&key| key.to_owned()).collect()))
+        };
+        let missing = of(None).unwrap();
+        assert!(missing.contains("kubectl create secret generic pii -n shop --from-literal=match="), "{missing}");
+        assert!(of(Some(&["2025-01-31"])).unwrap().starts_with("Secret pii has no key match"));
+        assert!(of(Some(&["match"])).unwrap().starts_with("Secret pii has no key beside match"));
+        assert_eq!(of(Some(&["2025-01-31", "match"])), None);
+    }
 
     #[test]
     fn says_which_secret_and_which_key_is_missing() {

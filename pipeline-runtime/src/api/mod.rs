@@ -9,6 +9,7 @@
 //! - The same `X-Request-Id` (of the same key, on the same path) is the same request. Its body is compared by what it says: spaces and the
 //!   order of fields do not count. After a 503 it may be sent again under the id of the answer, whoever made that id.
 //! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order.
+//! - Fields of persons (`events[].pii`) are `***` in what is read, but for the readers of `spec.pii`.
 //! - GET /orders is `{"count": n, "orders": […]}`, the newest first. A page holds at most `limit` orders and about 4 MiB, but always one;
 //!   where there are more, `next` is the path of the page behind it.
 
@@ -32,6 +33,7 @@ pub use keys::{Keys, KeysError};
 pub use server::{Limits, serve};
 
 use crate::contract::Contract;
+use crate::pii::Keyring;
 use crate::publish::Publisher;
 use crate::store::Store;
 use arc_swap::ArcSwap;
@@ -43,7 +45,7 @@ use axum::routing::get;
 use call::RequestId;
 use crds::pipeline::Idempotency;
 use crds::runtime_config::{Dialect, RuntimeConfig, TopicConfig};
-use errors::{Problem, respond};
+use errors::{Answer, Problem, respond};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -60,6 +62,8 @@ pub struct ApiState {
     publisher: Publisher,
     store: Arc<dyn Store>,
     keys: Arc<ArcSwap<Keys>>,
+    /// None: nothing of an order is encrypted.
+    keyring: Option<Arc<Keyring>>,
     admin: Option<Admin>,
     health: Arc<Health>,
     recent: Arc<idempotency::Recent>,
@@ -75,6 +79,8 @@ pub struct ApiParts {
     pub publisher: Publisher,
     pub store: Arc<dyn Store>,
     pub keys: Arc<ArcSwap<Keys>>,
+    /// Of encrypted fields. None: nothing is encrypted.
+    pub keyring: Option<Arc<Keyring>>,
     /// None: there are no routes for administrators.
     pub admin: Option<Admin>,
     /// Someone must run [`Health::watch`]: until it has seen the broker, everything is answered 503.
@@ -86,6 +92,8 @@ pub struct ApiParts {
 struct Settings {
     creates: Destination,
     updates: Option<Destination>,
+    /// Who reads encrypted fields as they are.
+    readers: Vec<String>,
     idempotency: Idempotency,
     publish_deadline: Duration,
 }
@@ -109,13 +117,14 @@ pub enum ApiError {
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, publisher, store, keys, admin, health } = parts;
+        let ApiParts { contract, publisher, store, keys, keyring, admin, health } = parts;
         Ok(Arc::new(ApiState {
             contract,
             settings: ArcSwap::from_pointee(Settings::of(config)?),
             publisher,
             store,
             keys,
+            keyring,
             admin,
             health,
             recent: idempotency::Recent::new(),
@@ -129,6 +138,15 @@ impl ApiState {
     pub fn reload(&self, config: &RuntimeConfig) -> Result<(), ApiError> {
         self.settings.store(Arc::new(Settings::of(config)?));
         Ok(())
+    }
+
+    /// An answer as this principal may see it: what is encrypted in it as what it says, or masked.
+    fn shown(&self, mut answer: Answer, principal: &str) -> Result<Answer, Problem> {
+        let Some(keyring) = &self.keyring else { return Ok(answer) };
+        let may_read = self.settings.load().readers.iter().any(|reader| reader == principal);
+        let shown = std::str::from_utf8(&answer.body).ok().and_then(|body| keyring.reveal(body, may_read));
+        answer.body = shown.map_or(answer.body, String::into_bytes);
+        Ok(answer)
     }
 }
 
@@ -146,6 +164,7 @@ impl Settings {
         Ok(Settings {
             creates: destination(&api.creates)?,
             updates: api.updates.as_ref().map(destination).transpose()?,
+            readers: config.pii.as_ref().map(|pii| pii.readers.clone()).unwrap_or_default(),
             idempotency: api.idempotency,
             publish_deadline: api.publish_deadline,
         })

@@ -3,9 +3,10 @@
 use super::accept::{Delivery, accept, event_id, order_id};
 use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
-use super::{Destination, Settings, Shared, body, json, strict};
+use super::{Destination, Settings, Shared, body, strict};
 use crate::codec::{self, Decoded, Draft, attribute};
 use crate::contract::{EventContract, Message, Violation};
+use crate::pii::Encrypted;
 use crate::store::unstorable;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
@@ -45,7 +46,7 @@ pub(super) async fn read(State(api): Shared, path: Result<Path<String>, PathReje
     answer(api, request, async |call: Call| {
         let id = order_id_of(path)?;
         match strict::ask(call.api.store.order(&id)).await {
-            Ok(Some(order)) => Answer::json(StatusCode::OK, &order),
+            Ok(Some(order)) => call.api.shown(Answer::json(StatusCode::OK, &order)?, &call.principal),
             Ok(None) => {
                 let message = format!("there is no order {id:?} here, or not yet: an accepted order appears when its event was processed");
                 Err(Problem::new(StatusCode::NOT_FOUND, "not_found", message))
@@ -75,7 +76,11 @@ struct Links {
 async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<String>) -> Result<Answer, Problem> {
     let Call { api, id: request, principal, head, body, place } = call;
     let read = body::read(&head.headers, body, body::limit(to.topic.max_message_bytes), &api.budget).await?;
-    let body_hash = if request.given { json::content_hash(&read.value) } else { [0; 32] };
+    let contract = api.contract.load_full();
+    let Some(event) = contract.event(&to.event) else {
+        return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
+    };
+    let body_hash = if request.given { event.hash(&read.value) } else { [0; 32] };
     let Json::Object(mut data) = read.value else {
         return Err(Problem::field("", "the body must be a JSON object"));
     };
@@ -88,13 +93,10 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     let attributes = [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal)];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let mut draft = Draft { event: to.event.clone(), id: event_id.to_string(), time, key: String::new(), attributes, data: text };
-    {
-        let contract = api.contract.load();
-        let Some(event) = contract.event(&to.event) else {
-            return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
-        };
-        draft.key = check(event, &to.topic.name, &Decoded::of(&to.topic, &draft, Json::Object(data)))?;
-    }
+    let mut decoded = Decoded::of(&to.topic, &draft, Json::Object(data));
+    let hidden = hide(event, &mut decoded, &mut draft)?;
+    draft.key = check(event, &to.topic.name, &mut decoded, hidden)?;
+    drop(decoded);
     let accepted = Accepted {
         order_id: &order_id,
         request_id: request.text(),
@@ -121,13 +123,25 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     Ok(answer)
 }
 
-/// The event's key, if all holds.
-fn check(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<String, Problem> {
-    let message = Message { topic, key: None, decoded };
+/// Encrypts the fields of persons, in the data and in the text that is sent. What of the data only the contract sees is returned.
+fn hide(event: &EventContract, decoded: &mut Decoded, draft: &mut Draft) -> Result<Encrypted, Problem> {
+    let Some(fields) = event.encrypted() else { return Ok(Encrypted::default()) };
+    let text = std::str::from_utf8(&draft.data).ok();
+    let (plain, text) = fields.encrypt(&mut decoded.data, text, &decoded.id).map_err(|why| {
+        Problem::unavailable("no_key", format!("the fields of persons cannot be encrypted now, nothing was accepted: {why}"), 5)
+    })?;
+    draft.data = text;
+    Ok(plain)
+}
+
+/// The event's key, if all holds. The contract is held to what the fields say, what goes further is made of what is encrypted.
+fn check(event: &EventContract, topic: &str, decoded: &mut Decoded, mut hidden: Encrypted) -> Result<String, Problem> {
     // Rules may speak of the key. Where it cannot be made, the schema mostly has the better words for it.
-    let key = event.key(&message);
-    let message = Message { key: key.as_deref().ok(), ..message };
-    let mut violations = event.violations(&message);
+    let key = event.key(&Message { topic, key: None, decoded });
+    event.swap(decoded, &mut hidden);
+    let mut violations = event.violations(&Message { topic, key: key.as_deref().ok(), decoded });
+    event.swap(decoded, &mut hidden);
+    let message = Message { topic, key: key.as_deref().ok(), decoded };
     if violations.is_empty() {
         // What the worker will do with it: found here it is an answer, found there a dead letter.
         violations.extend(key.as_ref().err().cloned().or_else(|| match event.change_unsourced(&message) {

@@ -155,7 +155,7 @@ impl Generator {
         let event = contract.event(&settings.publishes).ok_or_else(|| format!("event {} is not in the document", settings.publishes))?;
         let time = Utc::now();
         let id = uuid::Uuid::new_v4().to_string();
-        let decoded = Decoded {
+        let mut decoded = Decoded {
             id: id.clone(),
             publish_time: time,
             attributes: [(attribute::TYPE, event.config.name.as_str()), (attribute::ID, &id), ("source", "generator")]
@@ -169,6 +169,11 @@ impl Generator {
             let (shape, name) = (settings.shape, &event.config.name);
             return Err(format!("shape {shape:?} does not fit event {name}: {}: {}", first.field, first.message));
         }
+        let text = match event.encrypted() {
+            Some(fields) => fields.encrypt(&mut decoded.data, None, &id).map_err(|why| why.to_string())?.1,
+            None => decoded.data.to_string().into(),
+        };
+        let message = Message { topic: &topic.name, key: None, decoded: &decoded };
         let key = event.key(&message).map_err(|v| format!("{}: {}", v.field, v.message))?;
         tracing::debug!(order_id = event.order_id(&message).ok(), key, "order made");
         let draft = Draft {
@@ -177,7 +182,7 @@ impl Generator {
             time,
             key,
             attributes: vec![("source".into(), "generator".into()), (attribute::SCHEMA_VERSION.into(), codec::SCHEMA_VERSION.into())],
-            data: decoded.data.to_string().into(),
+            data: text,
         };
         self.publisher.publish(&codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map(|_| ()).map_err(|e| e.to_string())
     }
@@ -238,7 +243,7 @@ mod tests {
         let database = Database::open(&Place::Memory).await.unwrap();
         let broker = Arc::new(EmbeddedBroker::open(database, "kafka").await.unwrap());
         broker.ensure_topics(&wishes(&start.topics)).await.unwrap();
-        let live = Live::new(start).unwrap();
+        let live = Live::new(start, None).unwrap();
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = watch::channel(false);
         let publisher = Publisher::new(broker, Gate::open());

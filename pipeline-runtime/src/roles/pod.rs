@@ -2,7 +2,7 @@
 
 use super::engines::Engines;
 use super::membership::Membership;
-use super::parts::{Beside, Live, keys, keys_in, make_topics, wishes};
+use super::parts::{Beside, Live, keyring, keys, keys_in, make_topics, wishes};
 use super::{GRACE, SETTLE, credentials, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
@@ -76,7 +76,8 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
             stop.send_replace(true);
         });
     }
-    let pod = Pod { role, live: Live::new(config)?, membership, secrets, source, stop: stop.subscribe(), beside };
+    let keyring = keyring(&config, &secrets, None, &mut beside)?;
+    let pod = Pod { role, live: Live::new(config, keyring)?, membership, secrets, source, stop: stop.subscribe(), beside };
     match role {
         Role::Api => pod.api(listener).await,
         Role::Worker => pod.worker(listener).await,
@@ -197,7 +198,8 @@ impl Pod {
             // Without a database each API process keeps a view of its own, read from the topics.
             self.engines(store.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
         }
-        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, admin, health };
+        let keyring = self.live.keyring.clone();
+        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, keyring, admin, health };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
         self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));

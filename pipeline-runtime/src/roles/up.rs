@@ -2,7 +2,7 @@
 
 use super::engines::Engines;
 use super::greeting::{self, DEV_KEY, Key};
-use super::parts::{Beside, Live, keys, make_topics, wishes};
+use super::parts::{Beside, Live, keyring, keys, make_topics, wishes};
 use super::pod::{self, generator, settle};
 use super::{GRACE, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
@@ -11,6 +11,7 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::config::{Environment, Secrets, Source, document};
 use crate::control::{Kept, Local, Requests, Switching, local_gate};
 use crate::generator::Counters;
+use crate::pii;
 use crate::publish::{Brokers, Gate, Publisher};
 use crate::sqlite::{Database, Place};
 use crate::store::Store;
@@ -64,10 +65,11 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, flags.port));
     let mut greeted = false;
     loop {
+        let keys = local_keys(&config, &flags, &secrets)?;
         let (up, listener) = Up::start(&flags, config, &secrets, &mut address).await?;
         if !greeted {
             let example = greeting::example(&pipeline, &up.live.config.load());
-            print!("{}", greeting::greeting(&up.live.config.load(), &up.place, address, &key, &example)?);
+            print!("{}", greeting::greeting(&up.live.config.load(), &up.place, address, &key, &keys, &example)?);
             greeted = true;
         }
         match up.run(listener, source.clone(), stop.clone()).await? {
@@ -77,6 +79,25 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
         crate::telemetry::follow(config.telemetry.log_level);
         tracing::info!("starting anew with the changed document");
     }
+}
+
+/// The folder of a laptop's own keys of encrypted fields, beside its state: without them that could not be read.
+const PII_KEYS: &str = "pii-keys";
+
+/// Makes them where there are none and nobody has given others. What they are, for people; empty where nothing is encrypted.
+fn local_keys(config: &RuntimeConfig, flags: &UpFlags, secrets: &Secrets) -> anyhow::Result<String> {
+    let Some(settings) = &config.pii else { return Ok(String::new()) };
+    if secrets.folder(&settings.keys).exists() {
+        return Ok(format!("of Secret {}", settings.keys.name));
+    }
+    if secrets.environment().get(pii::VARIABLE).is_some() {
+        return Ok(format!("from {}", pii::VARIABLE));
+    }
+    let folder = folder(config, flags).join(PII_KEYS);
+    let made = pii::make(&folder, &chrono::Utc::now().format("%Y-%m-%d").to_string());
+    let made = made.with_context(|| format!("the keys of encrypted fields cannot be made in {}", folder.display()))?;
+    let (folder, how) = (folder.display(), if made { "made now" } else { "made by an earlier up" });
+    Ok(format!("{folder}, {how}: what is encrypted cannot be read without them"))
 }
 
 /// What the pipeline stands on.
@@ -208,6 +229,8 @@ impl Up {
         for broker in place.brokers.all_opened().into_iter().filter(|broker| broker.name() != place.broker.name()) {
             make_topics_now(&broker, &config, &mut beside).await;
         }
+        let local = Some(folder(&config, flags).join(PII_KEYS));
+        let keyring = keyring(&config, secrets, local, &mut beside)?;
         let mut listener = None;
         if config.api.is_some() {
             let bound = TcpListener::bind(*address).await;
@@ -215,7 +238,7 @@ impl Up {
             *address = bound.local_addr()?;
             listener = Some(bound);
         }
-        Ok((Up { live: Live::new(config)?, place, secrets: secrets.clone(), beside }, listener))
+        Ok((Up { live: Live::new(config, keyring)?, place, secrets: secrets.clone(), beside }, listener))
     }
 
     /// Runs until told to stop, or until the document needs a new start; ends what is in flight, in order.
@@ -310,6 +333,7 @@ impl Up {
             // Whoever has the key of a laptop is its administrator.
             admin: Some(Admin { keys: keys.clone(), requests }),
             keys,
+            keyring: self.live.keyring.clone(),
             health,
         };
         let state = ApiState::new(config, parts)?;

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::failure::Failure;
 use super::lanes::InHand;
+use super::privacy;
 use crate::broker::{Header, Incoming, Outgoing, Position, Target};
 use crate::codec::attribute;
 use crate::store::Change;
@@ -140,7 +141,14 @@ impl Shared {
             );
             return true;
         };
-        let cut = async |now| letter(&to, &work.message, failure, attempts, now, self.letter_limit(&to).await);
+        let message = match privacy::discreet(&config, &self.deps.contract.load(), &work.message) {
+            Ok(message) => message,
+            Err(reason) => {
+                tracing::error!(topic, partition = number, offset, %reason, "a dead letter is not written: what it would say in plain");
+                return false;
+            }
+        };
+        let cut = async |now| letter(&to, &message, failure, attempts, now, self.letter_limit(&to).await);
         let mut written_for = self.deps.publisher.broker().name().to_owned();
         let mut letter = cut(Utc::now()).await;
         let mut backoff = FIRST_BACKOFF;

@@ -7,6 +7,8 @@ pub enum Kind {
     Undecodable,
     /// It breaks its schema or a rule.
     Invalid,
+    /// What is encrypted in it does not open.
+    Encrypted,
     /// Written by a version of the schema that this runtime does not know.
     SchemaVersion,
     /// An event that this pipeline wrote and its document does not name.
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Kind::Undecodable => "undecodable",
             Kind::Invalid => "invalid",
+            Kind::Encrypted => "encrypted",
             Kind::SchemaVersion => "schemaVersion",
             Kind::UnknownEvent => "unknownEvent",
             Kind::Conflict => "conflict",

@@ -21,6 +21,7 @@ mod fence;
 mod health;
 mod lanes;
 mod offsets;
+mod privacy;
 mod process;
 mod reading;
 mod report;

@@ -103,6 +103,10 @@ async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
             }
             Meaning::Broken(failure) => Fate::DeadLetter(failure),
             Meaning::Left => Fate::Left,
+            Meaning::Locked(failure) => {
+                held.insert(work.key);
+                Fate::Locked(failure)
+            }
             Meaning::Retry(failure) => {
                 if !last_attempt(work) {
                     held.insert(work.key);

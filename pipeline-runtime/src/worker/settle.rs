@@ -15,6 +15,9 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 /// The longest pause for what is not the event's own fault: it goes on soon after the cause is gone.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// So often an event waits for the key that it is encrypted with, some six minutes in all: a Secret that was changed is everywhere by then.
+const WAITS_FOR_A_KEY: u32 = 40;
+
 /// What is to be done with an event.
 #[derive(Debug)]
 pub enum Fate {
@@ -23,6 +26,8 @@ pub enum Fate {
     DeadLetter(Failure),
     /// It failed: another attempt, or the dead letter after the last one.
     Failed(Failure),
+    /// It is encrypted with a key that is not here.
+    Locked(Failure),
     /// An earlier event of its key goes first.
     Behind,
     /// We stop: whoever reads it next starts over.
@@ -50,6 +55,8 @@ impl Shared {
                 Fate::Then(then) => self.follow_up(&work, &then).await,
                 Fate::DeadLetter(failure) => Outcome::DeadLetter(failure),
                 Fate::Failed(failure) => Outcome::Failed(failure),
+                Fate::Locked(failure) if work.waits < WAITS_FOR_A_KEY => self.wait(&work, failure.event_id.as_deref(), &failure.reason),
+                Fate::Locked(failure) => Outcome::Failed(failure),
                 Fate::Behind => Outcome::Wait(Duration::ZERO),
                 Fate::PutDown => Outcome::PutDown,
                 Fate::Left => {
@@ -134,7 +141,7 @@ impl Shared {
                     return Outcome::Failed(Failure::new(Kind::Emit, reason, Some(&then.event_id)));
                 }
                 // The broker is away, for all. What arrived nevertheless is a repeat next time: its id is the same.
-                Err(error) => return self.wait(work, &then.event_id, &format!("emitting to {}: {error}", message.topic)),
+                Err(error) => return self.wait(work, Some(&then.event_id), &format!("emitting to {}: {error}", message.topic)),
             }
         }
         let config = self.deps.config.load_full();
@@ -155,7 +162,7 @@ impl Shared {
         }
     }
 
-    fn wait(&self, work: &InHand, event_id: &str, why: &str) -> Outcome {
+    fn wait(&self, work: &InHand, event_id: Option<&str>, why: &str) -> Outcome {
         let pause = self.pause(work.waits);
         tracing::warn!(event_id, why, "an event waits {pause:?}; it loses no attempt");
         Outcome::Wait(pause)

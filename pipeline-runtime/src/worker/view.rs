@@ -17,9 +17,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const RETRY: Duration = Duration::from_millis(200);
+/// A Secret that was changed is in every pod by then.
+const KEY_WITHIN: Duration = Duration::from_secs(300);
+const KEY_RETRY: Duration = Duration::from_secs(1);
 
 pub struct ViewDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
@@ -158,18 +161,32 @@ impl Queue {
 }
 
 async fn see(deps: &ViewDeps, messages: &[Incoming]) {
-    let (config, contract) = (deps.config.load_full(), deps.contract.load_full());
-    let meant = messages.iter().filter_map(|message| match understand(&config, &contract, message) {
-        Meaning::Event(event) => Some(event.change),
-        _ => None,
-    });
-    let changes: Vec<Change> = meant.collect();
+    let mut changes: Vec<Change> = Vec::with_capacity(messages.len());
+    for message in messages {
+        changes.extend(meant(deps, message).await);
+    }
     if changes.is_empty() || !refused(deps, &changes).await {
         return;
     }
     for change in &changes {
         if refused(deps, std::slice::from_ref(change)).await {
             tracing::debug!(event_id = change.event_id, "the view leaves an event out that its store refuses");
+        }
+    }
+}
+
+/// What a message does. The key that it is encrypted with may be on its way: it is waited for, and after that it is left out as the workers
+/// leave it out.
+async fn meant(deps: &ViewDeps, message: &Incoming) -> Option<Change> {
+    let until = Instant::now() + KEY_WITHIN;
+    loop {
+        match understand(&deps.config.load(), &deps.contract.load(), message) {
+            Meaning::Event(event) => return Some(event.change),
+            Meaning::Locked(failure) if Instant::now() < until => {
+                tracing::warn!(reason = failure.reason, "the view waits for a key");
+                sleep(KEY_RETRY).await;
+            }
+            _ => return None,
         }
     }
 }

@@ -148,7 +148,6 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("generator: {rate: 5}", "deletionPolicy: Delete", "spec.deletionPolicy", "not supported"),
     ("  backend: kafka", "  backend: azure", "spec.backend", "not supported by this version yet"),
     ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro", "not supported"),
-    ("    key: data.customerId", "    pii: [data.customerId]", "spec.events[0].pii", "not supported"),
     ("api: {idempotency: Strict}", "api: {cart: {}}", "spec.api.cart", "not supported"),
 ];
 

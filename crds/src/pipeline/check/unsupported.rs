@@ -11,11 +11,6 @@ pub(super) fn check(spec: &OrderPipelineSpec, purpose: Purpose, found: &mut Foun
             not_yet(format!("spec.topics[{index}].codec.avro"), "Avro");
         }
     }
-    for (index, event) in spec.events.iter().enumerate() {
-        if !event.pii.is_empty() {
-            not_yet(format!("spec.events[{index}].pii"), "encrypted fields");
-        }
-    }
     if spec.api.as_ref().is_some_and(|api| api.cart.is_some()) {
         not_yet("spec.api.cart".into(), "the cart dialect");
     }

@@ -5,6 +5,7 @@ mod fakes;
 mod faults;
 mod idempotent;
 mod input;
+mod privacy;
 mod reading;
 mod serving;
 mod writing;
@@ -40,14 +41,19 @@ fn process() -> Process {
 }
 
 fn process_on(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeStore>) -> Process {
+    process_with(config, broker, store, None)
+}
+
+fn process_with(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeStore>, keyring: Option<Arc<Keyring>>) -> Process {
     let health = Health::new("test", false);
     health.set(health::Links::default());
     let parts = ApiParts {
         admin: None,
-        contract: Arc::new(ArcSwap::from_pointee(Contract::compile(config).unwrap())),
+        contract: Arc::new(ArcSwap::from_pointee(Contract::with_keys(config, keyring.as_ref()).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
         store: store.clone(),
         keys: Arc::new(ArcSwap::from_pointee(Keys::new([("web", "secret"), ("batch", "other-secret")]).unwrap())),
+        keyring,
         health,
     };
     let api = ApiState::new(config, parts).unwrap();
@@ -137,6 +143,7 @@ fn config() -> RuntimeConfig {
         switching: Default::default(),
         topics: vec![topic("orders")],
         events: vec![event("OrderCreated", Effect::Create, order_schema), event("OrderStatusChanged", Effect::Update, change_schema)],
+        pii: None,
         store,
         api: Some(ApiConfig {
             dialect: Dialect::Orders,
@@ -198,5 +205,6 @@ fn event(name: &str, effect: Effect, schema: Json) -> EventConfig {
         set: Default::default(),
         append: Default::default(),
         emit: vec![],
+        pii: vec![],
     }
 }
