@@ -29,7 +29,7 @@ fn new_key_after() -> GoDuration {
     "2m".into()
 }
 
-/// The path of a field that is encrypted: `data.customer.email`, and in each item of a list `data.lines[].giftNote`.
+/// The path of a field that is encrypted: `data.customer.email`, and in each item of a list `data.lines[].note` (within brackets YAML wants it in quotes).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldPath(Vec<Step>);
 
@@ -64,7 +64,17 @@ impl FieldPath {
     /// Hands out each value at this path, but null, which says nothing of anybody. Where the data has another shape than the path, what
     /// stands there instead is handed out: it may say what the field would have said.
     pub fn each(&self, data: &mut Json, seen: &mut impl FnMut(&mut Json)) {
-        each(&self.0, data, seen);
+        self.each_beyond(None, data, seen);
+    }
+
+    /// The same but for what departs from the path within its first so many steps: another path has these too, and what stands there.
+    pub fn each_beyond(&self, shared: Option<usize>, data: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+        each(&self.0, 0, shared, data, seen);
+    }
+
+    /// How many steps two paths have in common, from their start.
+    pub fn shared_with(&self, other: &FieldPath) -> usize {
+        self.0.iter().zip(&other.0).take_while(|(one, other)| one == other).count()
     }
 
     /// Whether the other is this field or lies in it.
@@ -73,15 +83,16 @@ impl FieldPath {
     }
 }
 
-fn each(steps: &[Step], value: &mut Json, seen: &mut impl FnMut(&mut Json)) {
-    match (steps.split_first(), value) {
+fn each(steps: &[Step], depth: usize, shared: Option<usize>, value: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+    match (steps.get(depth), value) {
         (_, Json::Null) => {}
-        (Some((Step::Field(name), rest)), Json::Object(fields)) => {
+        (Some(Step::Field(name)), Json::Object(fields)) => {
             if let Some(field) = fields.get_mut(name) {
-                each(rest, field, seen);
+                each(steps, depth + 1, shared, field, seen);
             }
         }
-        (Some((Step::Items, rest)), Json::Array(items)) => items.iter_mut().for_each(|item| each(rest, item, seen)),
+        (Some(Step::Items), Json::Array(items)) => items.iter_mut().for_each(|item| each(steps, depth + 1, shared, item, seen)),
+        (Some(_), _) if shared.is_some_and(|shared| depth <= shared) => {}
         (_, value) => seen(value),
     }
 }

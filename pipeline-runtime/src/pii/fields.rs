@@ -28,9 +28,15 @@ struct Field {
     name: String,
     /// It must be equal to be found.
     matching: bool,
+    /// The steps that it shares with a field before it: what departs from the path within these is that one's.
+    shared: Option<usize>,
 }
 
 impl Field {
+    fn each(&self, data: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+        self.path.each_beyond(self.shared, data, seen);
+    }
+
     fn bound(&self) -> Bound<'_> {
         if self.matching { Bound::Matching } else { Bound::To { event: &self.event, field: &self.name } }
     }
@@ -62,8 +68,9 @@ pub struct Body<'a> {
 impl Fields {
     pub fn new(event: &str, fields: impl IntoIterator<Item = (FieldPath, bool)>, keyring: &Arc<Keyring>) -> Fields {
         let event: Arc<str> = event.into();
-        let field = |(path, matching): (FieldPath, bool)| Field { event: event.clone(), name: path.to_string(), path, matching };
-        Fields { all: fields.into_iter().map(field).collect(), keyring: keyring.clone() }
+        let field =
+            |(path, matching): (FieldPath, bool)| Field { event: event.clone(), name: path.to_string(), path, matching, shared: None };
+        Fields { all: in_order(fields.into_iter().map(field).collect()), keyring: keyring.clone() }
     }
 
     /// Those of several events: what of them stands in a message that nobody has recognised yet. The outer before the inner.
@@ -74,8 +81,7 @@ impl Fields {
                 all.push(field.clone());
             }
         }
-        all.sort_by(|one, other| one.path.cmp(&other.path));
-        Fields { all, keyring: keyring.clone() }
+        Fields { all: in_order(all), keyring: keyring.clone() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -106,7 +112,7 @@ impl Fields {
         let (mut plain, mut texts, mut failed) = (Vec::new(), Vec::new(), None);
         for (index, field) in self.all.iter().enumerate() {
             let mut places = places.iter().filter(|found| found.field == index);
-            field.path.each(data, &mut |value| {
+            field.each(data, &mut |value| {
                 let place = places.next();
                 match self.keyring.encrypt(field.bound(), event_id, raw(place, text.unwrap_or_default(), value).as_bytes()) {
                     Ok(encrypted) => {
@@ -129,7 +135,7 @@ impl Fields {
     pub fn swap(&self, data: &mut Json, other: &mut Encrypted) {
         let mut others = other.0.iter_mut();
         for field in &self.all {
-            field.path.each(data, &mut |value| {
+            field.each(data, &mut |value| {
                 if let Some(other) = others.next() {
                     std::mem::swap(value, other);
                 }
@@ -142,7 +148,7 @@ impl Fields {
         let (mut opened, mut failed) = (Opened::default(), None);
         for field in &self.all {
             let mut came = Vec::new();
-            field.path.each(data, &mut |value| match self.opened(field, value) {
+            field.each(data, &mut |value| match self.opened(field, value) {
                 Ok(None) => came.push(None),
                 Ok(Some((plain, event))) => {
                     let text = match std::mem::replace(value, plain) {
@@ -194,7 +200,7 @@ impl Fields {
         let mut failed = None;
         for (index, (field, came)) in self.all.iter().zip(came).enumerate() {
             let (mut came, mut places) = (came.into_iter(), places.iter().filter(|found| found.field == index));
-            field.path.each(data, &mut |value| {
+            field.each(data, &mut |value| {
                 let place = places.next();
                 let hidden = match came.next().flatten() {
                     Some(Came { text, event: None }) if field.matching => Ok(text),
@@ -217,7 +223,7 @@ impl Fields {
     pub fn adopt(&self, data: &mut Json, event_id: &str) -> Result<(), Unreadable> {
         let mut failed = None;
         for field in &self.all {
-            field.path.each(data, &mut |value| {
+            field.each(data, &mut |value| {
                 let plain = match value.as_str().and_then(|text| self.keyring.decrypt(text)) {
                     Some(opened) => opened.map(|(plain, _)| plain),
                     None => Ok(value.to_string().into_bytes()),
@@ -269,9 +275,12 @@ impl Fields {
         }))
     }
 
-    fn paths<'a>(&'a self, body: Body<'_>) -> Vec<Vec<Cow<'a, Step>>> {
+    fn paths<'a>(&'a self, body: Body<'_>) -> Vec<text::Path<'a>> {
         let data = body.data.map(|name| Step::Field(name.to_owned()));
-        let path = |field: &'a Field| data.iter().cloned().map(Cow::Owned).chain(field.path.steps().iter().map(Cow::Borrowed)).collect();
+        let path = |field: &'a Field| text::Path {
+            steps: data.iter().cloned().map(Cow::Owned).chain(field.path.steps().iter().map(Cow::Borrowed)).collect(),
+            shared: field.shared.map(|shared| shared + data.iter().len()),
+        };
         self.all.iter().map(path).collect()
     }
 
@@ -290,11 +299,22 @@ impl Fields {
     fn counts(&self, data: &mut Json) -> Vec<usize> {
         let count = |field: &Field| {
             let mut count = 0;
-            field.path.each(data, &mut |_| count += 1);
+            field.each(data, &mut |_| count += 1);
             count
         };
         self.all.iter().map(count).collect()
     }
+}
+
+/// The outer before the inner, and always the same: a value in the place of several fields is the first one's.
+fn in_order(mut all: Vec<Field>) -> Vec<Field> {
+    all.sort_by(|one, other| one.path.cmp(&other.path));
+    for index in 0..all.len() {
+        let (before, rest) = all.split_at_mut(index);
+        let Some(field) = rest.first_mut() else { break };
+        field.shared = before.iter().map(|other| field.path.shared_with(&other.path)).max();
+    }
+    all
 }
 
 /// A value as it was written, where that is known.

@@ -1,8 +1,8 @@
 use super::fields::{Body, Fields};
 use super::keys::{Keyring, Keys, KeysError, make};
-use super::text::find;
+use super::text::{Path, find};
 use super::value::{Bound, PREFIX, Unreadable};
-use crds::pipeline::{FieldPath, Step};
+use crds::pipeline::FieldPath;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
@@ -169,6 +169,21 @@ fn data_of_another_shape_is_encrypted_where_it_departs_from_the_path() {
     }
 }
 
+#[test]
+fn what_stands_in_the_place_of_several_fields_is_encrypted_once() {
+    let ring = keyring(&["match", "2025-01"]);
+    let own = fields("Made", &[("data.person.name", false), ("data.person.email", false), ("data.code", false)], &ring);
+    for data in
+        [json!({"person": "Ann", "code": 1}), json!({"person": ["Ann"]}), json!({"person": {"name": "Ann", "email": "Ann"}}), json!("Ann")]
+    {
+        let (text, mut sent) = (data.to_string(), data.clone());
+        let (_, body) = own.encrypt(&mut sent, Some(&text), "e-1").unwrap();
+        assert_eq!(serde_json::from_slice::<Json>(&body).unwrap(), sent);
+        assert!(!sent.to_string().contains("Ann"), "{sent}");
+        assert_eq!(worked(&own, &own, &sent, std::str::from_utf8(&body).unwrap()).unwrap(), (data, sent));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_key_decrypts_at_once_and_encrypts_when_all_have_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -269,8 +284,8 @@ proptest! {
     fn the_text_is_searched_as_the_data_is(data in arbitrary_json(), pretty in any::<bool>()) {
         let text = if pretty { serde_json::to_string_pretty(&data).unwrap() } else { data.to_string() };
         let paths = PATHS.map(|path| FieldPath::parse(path).unwrap());
-        let steps: Vec<Vec<Cow<'_, Step>>> = paths.iter().map(|path| path.steps().iter().map(Cow::Borrowed).collect()).collect();
-        let found = find(&text, &steps);
+        let path = |path: &FieldPath| Path { steps: path.steps().iter().cloned().map(Cow::Owned).collect(), shared: None };
+        let found = find(&text, &paths.iter().map(path).collect::<Vec<_>>());
         for (index, path) in paths.iter().enumerate() {
             let mut expected = Vec::new();
             path.each(&mut data.clone(), &mut |value| expected.push(value.clone()));

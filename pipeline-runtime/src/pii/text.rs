@@ -16,9 +16,15 @@ pub(super) struct Found {
     pub at: Range<usize>,
 }
 
+/// A path, and how many steps of it one before it has too.
+pub(super) struct Path<'a> {
+    pub steps: Vec<Cow<'a, Step>>,
+    pub shared: Option<usize>,
+}
+
 /// The values at these paths, in the order of the text, as [`crds::pipeline::FieldPath::each`] finds them in the same data. The text must
 /// be JSON; of what is none, less is found.
-pub(super) fn find(text: &str, paths: &[Vec<Cow<'_, Step>>]) -> Vec<Found> {
+pub(super) fn find(text: &str, paths: &[Path<'_>]) -> Vec<Found> {
     let mut scan = Scan { bytes: text.as_bytes(), at: 0, paths, found: Vec::new() };
     scan.value(&(0..paths.len()).map(|path| (path, 0)).collect::<Vec<_>>());
     scan.found
@@ -27,7 +33,7 @@ pub(super) fn find(text: &str, paths: &[Vec<Cow<'_, Step>>]) -> Vec<Found> {
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
-    paths: &'a [Vec<Cow<'a, Step>>],
+    paths: &'a [Path<'a>],
     found: Vec<Found>,
 }
 
@@ -36,15 +42,17 @@ impl Scan<'_> {
     fn value(&mut self, open: &[(usize, usize)]) {
         self.spaces();
         let start = self.at;
+        let Some(first) = self.bytes.get(start).copied() else { return };
         if open.is_empty() {
             return self.skip();
         }
-        let first = self.bytes.get(start).copied().unwrap_or_default();
-        let next = |path: &(usize, usize)| self.paths[path.0].get(path.1).map(|step| &**step);
+        let next = |path: &(usize, usize)| self.paths[path.0].steps.get(path.1).map(|step| &**step);
         let (mut further, mut here) = (Vec::new(), Vec::new());
         for path in open {
             match (next(path), first) {
                 (Some(Step::Field(_)), b'{') | (Some(Step::Items), b'[') => further.push(*path),
+                // Another path has come the same way, and what stands here is its.
+                (Some(_), _) if self.paths[path.0].shared.is_some_and(|shared| path.1 <= shared) => {}
                 _ => here.push(path.0),
             }
         }
@@ -70,7 +78,7 @@ impl Scan<'_> {
             let start = self.at;
             self.string();
             let name = &self.bytes[start..self.at];
-            let is = |path: &&(usize, usize)| matches!(self.paths[path.0].get(path.1).map(|step| &**step), Some(Step::Field(field)) if is_name(name, field));
+            let is = |path: &&(usize, usize)| matches!(self.paths[path.0].steps.get(path.1).map(|step| &**step), Some(Step::Field(field)) if is_name(name, field));
             let below: Vec<(usize, usize)> = open.iter().filter(is).map(|(path, come)| (*path, come + 1)).collect();
             self.spaces();
             self.at += 1; // the colon

@@ -26,9 +26,6 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
     }
     let Some(pii) = &spec.pii else { return };
     found.duration("spec.pii.newKeyAfter", &pii.new_key_after, LONGEST_TAKE_UP);
-    if !pii.readers.is_empty() && spec.api.is_none() {
-        found.add("spec.pii.readers", "names API keys, and there is no spec.api: nobody can read anything here");
-    }
 }
 
 fn fields(place: &str, event: &Event, found: &mut Found) {
@@ -50,11 +47,18 @@ fn fields(place: &str, event: &Event, found: &mut Found) {
                 format!("{inner} lies in {outer}, which is encrypted as a whole: remove one of the two")
             };
             found.add(place, message);
+        } else if let Some(other) = before.iter().find(|other| contradict(other, &path)) {
+            found.add(place, format!("contradicts {other}: what is a list for one of the two is none for the other"));
         } else if let Some(message) = event.schema.as_ref().and_then(|schema| lacks(&schema.0, &path)) {
             found.add(place, message);
         }
         before.push(path);
     }
+}
+
+fn contradict(one: &FieldPath, other: &FieldPath) -> bool {
+    let shared = one.shared_with(other);
+    matches!((one.steps().get(shared), other.steps().get(shared)), (Some(one), Some(other)) if (*one == Step::Items) != (*other == Step::Items))
 }
 
 /// Why no message that this schema lets in can have the field, where that is certain enough to be a mistake of writing.
@@ -209,9 +213,10 @@ spec:
             (with("data.custmerId"), "spec.events[0].pii[0]", "no field custmerId in data: did you mean customerId?"),
             (with("data.person.phone"), "spec.events[0].pii[0]", "no field phone in data.person"),
             (with("data.lines.note"), "spec.events[0].pii[0]", "no field note in data.lines"),
-            (with("data.total[]"), "spec.events[0].pii[0]", "data.total is no list"),
+            (with("\"data.total[]\""), "spec.events[0].pii[0]", "data.total is no list"),
             (with("data.total, data.total"), "spec.events[0].pii[1]", "stands here twice"),
             (with("data.person.name, data.person"), "spec.events[0].pii[1]", "lies in data.person, which is encrypted as a whole"),
+            (with("data.lines.sku, \"data.lines[].note\""), "spec.events[0].pii[1]", "what is a list for one of the two"),
             (with("data.orderId"), "spec.events[0].pii[0]", "choose an id that says nothing of a person"),
             (with("data.total"), "spec.events[0].order.total", "neither an amount nor a time"),
             (set("data.person.name"), "spec.events[0].set.orderer", "encrypted as a whole: hand on person"),
@@ -234,7 +239,6 @@ spec:
                 "spec.events[0].pii",
                 "needs the keys",
             ),
-            (("  api: {}\n".to_owned(), String::new()), "spec.pii.readers", "there is no spec.api"),
             (("readers: [support]".to_owned(), "newKeyAfter: 48h".to_owned()), "spec.pii.newKeyAfter", "at most"),
             (("keysSecretRef: {name: shop-pii}, ".to_owned(), String::new()), "spec.pii.keysSecretRef", "is required"),
         ];

@@ -78,7 +78,7 @@ fn what_leaves_the_worker_is_encrypted_and_what_follows_is_understood() {
     let told = body(then.messages[0].payload.as_ref().unwrap());
     let key = body(then.messages[0].key.as_ref().unwrap());
     for text in [&change, &told, &body(then.call.as_ref().unwrap()), &key] {
-        assert!(!text.contains("Ann") && !text.contains("44") && !text.contains("c-42"), "{text}");
+        assert!(!text.contains("Ann") && !text.contains(":44") && !text.contains("c-42"), "{text}");
     }
     assert!(change.contains("pii:1:2025-01:Placed/data.name:") && change.contains("\"customer\":\"pii:1:match:*:"), "{change}");
     assert!(told.contains("pii:1:2025-01:Told/data.who:"), "it is encrypted for the event that it is: {told}");
