@@ -116,7 +116,11 @@ pub struct BackendRequest {
     /// RFC 3339.
     #[schemars(length(min = 1, max = 64))]
     pub at: String,
-    /// The revision of the switch state that the pod had seen: a request from before another one took effect is over.
+    /// Of the switch state that the asker had seen: what was asked of a pipeline that was deleted since is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub lineage: Option<String>,
+    /// The revision of the switch state that the asker had seen: a request from before another one took effect is over.
     #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
     pub revision: u64,

@@ -74,6 +74,10 @@ impl RuntimeConfig {
             (Role::Worker, _, Some(worker)) => {
                 add("spec.worker.group", json!(worker.group));
                 add("spec.worker.batch.pollInterval", json!(worker.poll_interval));
+                // Another Secret has to be mounted; a new value of the same one is read.
+                if let Some(secret) = worker.alert_secret() {
+                    add("spec.worker.deadLetters.alert.urlSecretRef", json!(secret));
+                }
             }
             _ => {}
         }

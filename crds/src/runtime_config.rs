@@ -3,7 +3,7 @@
 use crate::pipeline::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The key of the ConfigMap `<pipeline>-config` that holds it, and the file's name in the pod.
@@ -135,6 +135,8 @@ pub struct WorkerConfig {
     pub deadline: Duration,
     pub retry: RetryPolicy,
     pub callback: Option<CallbackConfig>,
+    #[serde(default)]
+    pub dead_letters: DeadLettersConfig,
 }
 
 /// Delay before attempt n+1: base x 2^n, at most max, plus or minus the jitter.
@@ -165,6 +167,45 @@ pub struct CallbackConfig {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct DeadLettersConfig {
+    pub keep: Duration,
+    pub alert: Option<AlertConfig>,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        DeadLettersConfig { keep: Duration::from_secs(30 * 24 * 3600), alert: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertConfig {
+    /// None: of every dead letter.
+    pub when: Option<String>,
+    pub url: AlertUrl,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AlertUrl {
+    Plain(String),
+    Secret(SecretKeyRef),
+}
+
+impl WorkerConfig {
+    /// The key of a Secret that it takes to tell of dead letters.
+    pub fn alert_secret(&self) -> Option<&SecretKeyRef> {
+        match &self.dead_letters.alert.as_ref()?.url {
+            AlertUrl::Secret(reference) => Some(reference),
+            AlertUrl::Plain(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GeneratorConfig {
     pub publishes: String,
     pub shape: Shape,
@@ -186,5 +227,24 @@ impl RuntimeConfig {
     }
     pub fn event(&self, name: &str) -> Option<&EventConfig> {
         self.events.iter().find(|e| e.name == name)
+    }
+    /// Where dead letters go, each once.
+    pub fn dead_letter_topics(&self) -> BTreeSet<&str> {
+        self.topics.iter().filter_map(|topic| topic.dead_letter.as_deref()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_doubles_from_the_base_and_with_its_jitter_never_passes_the_longest() {
+        let policy = RetryPolicy { attempts: 5, base: Duration::from_secs(1), max: Duration::from_secs(300), jitter_percent: 25 };
+        let seconds = |attempt, random| policy.delay(attempt, random).as_secs_f64();
+        let exact: Vec<f64> = (0..10).map(|attempt| seconds(attempt, 0.5)).collect();
+        assert_eq!(exact, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0]);
+        assert_eq!((seconds(3, 0.0), seconds(3, 1.0)), (6.0, 10.0), "a quarter less, a quarter more");
+        assert_eq!((seconds(u32::MAX, 0.0), seconds(u32::MAX, 1.0)), (225.0, 300.0));
     }
 }

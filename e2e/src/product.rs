@@ -116,12 +116,18 @@ impl Product {
 
     /// Resident memory, in KiB: now, and the most there has been.
     pub fn memory_kib(&self) -> Result<(u64, u64)> {
+        Ok((self.figure("VmRSS:")?, self.figure("VmHWM:")?))
+    }
+
+    /// Without the pages of the program itself, in KiB: those of a build for tests are twice as many as of what ships.
+    pub fn own_memory_kib(&self) -> Result<u64> {
+        self.figure("RssAnon:")
+    }
+
+    fn figure(&self, name: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let figure = |name: &str| -> Result<u64> {
-            let line = status.lines().find(|l| l.starts_with(name)).with_context(|| format!("no {name}"))?;
-            Ok(line.split_whitespace().nth(1).context("no figure")?.parse()?)
-        };
-        Ok((figure("VmRSS:")?, figure("VmHWM:")?))
+        let line = status.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
+        Ok(line.split_whitespace().nth(1).context("no figure")?.parse()?)
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use crds::Role;
 use crds::document::{MAX_BYTES, Purpose};
-use pipeline_runtime::roles::{self, PodFlags, SwitchFlags, UpFlags};
+use pipeline_runtime::roles::{self, LetterFlags, PodFlags, SwitchFlags, UpFlags};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +25,8 @@ enum What {
     Up(UpFlags),
     /// Ask a pipeline that runs for another backend, over its API, and follow how it goes.
     Switch(SwitchFlags),
+    /// See and replay the dead letters of a pipeline that runs, over its API.
+    Dlq(LetterFlags),
     /// Report every mistake of a document with its place.
     Check {
         /// Documents; - reads one from the standard input.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let result = match command.what {
         What::Check { files } => return check(&files),
         What::Up(flags) => runtime.block_on(roles::up(flags)),
+        What::Dlq(flags) => runtime.block_on(roles::dlq(flags)),
         What::Switch(flags) => runtime.block_on(roles::switch(flags)),
         What::Api(flags) => runtime.block_on(roles::pod(Role::Api, flags)),
         What::Worker(flags) => runtime.block_on(roles::pod(Role::Worker, flags)),

@@ -53,9 +53,6 @@ impl Database {
     }
 
     async fn file(path: &Path) -> Result<Database, OpenError> {
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(|reason| OpenError::Create { path: directory.into(), reason })?;
-        }
         let lock = lock(path)?;
         let options = options().filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let failed = |reason| OpenError::Open { place: path.display().to_string(), reason };
@@ -78,8 +75,12 @@ impl Database {
     }
 }
 
-/// The kernel gives the lock back when the process ends, however it ends.
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// Makes a file this process's own, and its directory where it is missing. The kernel gives the lock back when the process ends, however
+/// it ends.
+pub fn lock(path: &Path) -> Result<File, OpenError> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(|reason| OpenError::Create { path: directory.into(), reason })?;
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);

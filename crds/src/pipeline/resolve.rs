@@ -285,7 +285,21 @@ fn worker_config(worker: &Worker, pipeline: &str) -> WorkerConfig {
             url: callback.url.clone(),
             timeout: callback.timeout.parse().unwrap_or(Duration::from_secs(5)),
         }),
+        dead_letters: worker.dead_letters.as_ref().map(dead_letters_config).unwrap_or_default(),
     }
+}
+
+fn dead_letters_config(letters: &DeadLetters) -> DeadLettersConfig {
+    let default = DeadLettersConfig::default();
+    let alert = letters.alert.as_ref().and_then(|alert| {
+        let url = match (&alert.url, &alert.url_secret_ref) {
+            (Some(url), _) => AlertUrl::Plain(url.clone()),
+            (None, Some(reference)) => AlertUrl::Secret(reference.clone()),
+            (None, None) => return None,
+        };
+        Some(AlertConfig { when: text(&alert.when), url, timeout: alert.timeout.parse().unwrap_or(Duration::from_secs(5)) })
+    });
+    DeadLettersConfig { keep: letters.keep.parse().unwrap_or(default.keep), alert }
 }
 
 fn generator_config(spec: &OrderPipelineSpec, generator: &Generator) -> GeneratorConfig {

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Telemetry {
+    /// Where traces, metrics and log lines are sent. Without it nothing is sent and nothing is traced; metrics are at `/metrics` always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp: Option<Otlp>,
-    /// The share of requests that are traced.
+    /// The share of the traces that begin here which are recorded, in percent. A request or a message that comes with a `traceparent`
+    /// goes by that.
     #[serde(default = "sampling_percent")]
     #[schemars(range(min = 0, max = 100))]
     pub sampling_percent: u32,
@@ -29,6 +31,7 @@ impl Default for Telemetry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Otlp {
+    /// Of a collector that takes OTLP over HTTP, such as http://collector:4318.
     #[schemars(regex(pattern = "^https?://"), length(max = 1000))]
     pub endpoint: String,
 }

@@ -26,6 +26,9 @@ pub struct Worker {
     /// An HTTP service that is told of each applied event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
+    /// What becomes of dead letters beside their topic. Where the store is PostgreSQL they are kept in its table failed_messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLetters>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<u32>,
@@ -111,4 +114,44 @@ pub struct Callback {
 
 fn timeout() -> GoDuration {
     "5s".into()
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeadLetters {
+    /// How long they are kept for review in the store, where they can be replayed from; of more than 100,000 the oldest go first.
+    #[serde(default = "keep")]
+    pub keep: GoDuration,
+    /// Whom to tell of a dead letter that matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Alert>,
+}
+
+fn keep() -> GoDuration {
+    "720h".into()
+}
+
+impl Default for DeadLetters {
+    fn default() -> Self {
+        DeadLetters { keep: keep(), alert: None }
+    }
+}
+
+/// A webhook. It gets a POST for each dead letter, with an Idempotency-Key, and again until it has taken it, for about an hour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("has(self.url) != has(self.urlSecretRef)", "exactly one of url and urlSecretRef must be set"))]
+pub struct Alert {
+    /// Which dead letters are told of: an expression over the message, whose attributes have errorType, reason and attempts beside their
+    /// own. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Expression>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^https?://"), length(max = 2000))]
+    pub url: Option<String>,
+    /// An address that is itself a secret, as those of chats are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_secret_ref: Option<SecretKeyRef>,
+    #[serde(default = "timeout")]
+    pub timeout: GoDuration,
 }

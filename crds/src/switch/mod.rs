@@ -34,7 +34,7 @@ pub use coordinator::{Listing, Member, Observed, Settings, Sight, Since, Step, s
 pub use excused::{Container, Pod, counts};
 pub use gate::{Admit, Closed, Gate, Limits, Opening, Source, Verdict};
 pub use reader::{Reader, Reading, Seals, Take, drained};
-pub use request::{Asked, Request};
+pub use request::{Asked, Request, Standing};
 pub use roll::{Heard, Roll, Written};
 #[cfg(any(test, feature = "drop-rules"))]
 pub use rules::ALL_RULES;

@@ -13,5 +13,6 @@ pub const STATE_DIR: &str = "/etc/orderpipeline/switch";
 pub const PIPELINE_LABEL: &str = "orderpipeline.dev/pipeline";
 /// The annotation of an OrderPipeline by which a person asks for a backend: a [`crate::member::BackendRequest`] as JSON.
 pub const REQUEST_ANNOTATION: &str = "orderpipeline.dev/switch";
-/// The annotation of an OrderPipeline by which a person gives up what is left to drain: the last epoch that is meant, decimal.
+/// The annotation of an OrderPipeline by which a person gives up what is left to drain: the last epoch that is meant, as a
+/// [`super::Stamp`]: copied to another pipeline it says nothing.
 pub const ABANDON_ANNOTATION: &str = "orderpipeline.dev/abandon-drain";

@@ -35,24 +35,46 @@ pub struct Request {
     pub by: Arc<str>,
     /// RFC 3339.
     pub at: Arc<str>,
+    /// Of the state that the asker saw; None: written by hand.
+    pub lineage: Option<Arc<str>>,
     /// The revision that the asker saw. So old requests are told from new ones without comparing clocks.
     pub revision: u64,
 }
 
 impl From<BackendRequest> for Request {
-    fn from(BackendRequest { backend, by, at, revision }: BackendRequest) -> Request {
-        Request { backend: backend.0.into(), by: by.into(), at: at.into(), revision }
+    fn from(BackendRequest { backend, by, at, lineage, revision }: BackendRequest) -> Request {
+        Request { backend: backend.0.into(), by: by.into(), at: at.into(), lineage: lineage.map(Into::into), revision }
     }
 }
 
+/// How a request stands to a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    New,
+    /// Asked before what rules took effect, or of another lineage.
+    Over,
+    /// It names a revision that there has not been yet. If it ruled it would be new once more, and no other ever again.
+    Ahead,
+}
+
 impl SwitchState {
+    pub fn standing(&self, request: &Request) -> Standing {
+        let other = request.lineage.as_ref().is_some_and(|lineage| !self.same_lineage(lineage));
+        match request.revision {
+            _ if other => Standing::Over,
+            revision if revision < self.asked().since => Standing::Over,
+            revision if revision > self.revision() => Standing::Ahead,
+            _ => Standing::New,
+        }
+    }
+
     /// What rules from now on, if it is not what ruled so far. Of several new requests the one with the highest revision, then the latest.
     pub fn ruling(&self, spec: &str, requests: &[Request]) -> Option<Asked> {
         let since = self.revision() + 1;
         if *self.asked().spec != *spec {
             return Some(Asked::by_spec(spec.into(), since));
         }
-        let new = requests.iter().filter(|request| request.revision >= self.asked().since);
+        let new = requests.iter().filter(|request| self.standing(request) == Standing::New);
         let latest = new.max_by(|a, b| (a.revision, &a.at, &a.by).cmp(&(b.revision, &b.at, &b.by)))?;
         let Request { backend, by, at, .. } = latest.clone();
         Some(Asked { backend, by, at, spec: spec.into(), since })

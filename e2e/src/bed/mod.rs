@@ -2,11 +2,13 @@
 //! and also when the test process dies. `e2e/prepare` installs what they need.
 
 pub mod binaries;
+pub mod collector;
 mod control_plane;
 mod kafka;
 mod postgres;
 mod process;
 
+pub use collector::Collector;
 pub use control_plane::{Binder, ControlPlane, Write, client_of, lead_through};
 pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broker_away;
+mod dead_letters;
 mod food;
 mod killed;
 mod money;
@@ -13,4 +14,5 @@ mod same_request;
 mod stopping;
 mod switch_limits;
 mod switching;
+mod telemetry;
 mod up;

@@ -79,14 +79,22 @@ impl Pipeline {
     fn command(&self, role: &str, port: u16) -> Result<Command> {
         let listen = format!("127.0.0.1:{port}");
         let mut command = Product::command("pipeline-runtime", &[role, "--config", &self.document.to_string_lossy(), "--listen", &listen])?;
+        command.arg("--secrets").arg(self.room.path().join("secrets"));
         command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY);
         Ok(command)
     }
 
     /// Starts a role and waits until it is connected. Returns its address.
     pub async fn start(&self, role: &str) -> Result<(Product, String)> {
+        self.start_with(role, &[]).await
+    }
+
+    /// The same, with further variables of its environment.
+    pub async fn start_with(&self, role: &str, environment: &[(&str, &str)]) -> Result<(Product, String)> {
         let port = free_port()?;
-        let mut product = Product::start(&format!("{role}-{port}"), &self.room, self.command(role, port)?)?;
+        let mut command = self.command(role, port)?;
+        command.envs(environment.iter().copied());
+        let mut product = Product::start(&format!("{role}-{port}"), &self.room, command)?;
         let url = format!("http://127.0.0.1:{port}");
         product.ready(&format!("{url}/readyz"), READY).await?;
         Ok((product, url))

@@ -11,27 +11,31 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Another system of the company, which writes to the topics as it always did.
-struct Others {
+pub struct Others {
     producer: FutureProducer,
 }
 
 impl Others {
-    fn new(kafka: &Kafka) -> Others {
+    pub fn new(kafka: &Kafka) -> Others {
         Others { producer: kafka.client().set("message.max.bytes", "12582912").create().unwrap() }
     }
 
-    async fn send(&self, topic: &str, key: &str, id: &str, kind: &str, data: Json) {
+    pub async fn send(&self, topic: &str, key: &str, id: &str, kind: &str, data: Json) {
         let attributes = json!({"source": "shop", "version": "1", "correlationId": format!("c-{id}"), "eventType": kind});
+        self.send_with(topic, key, id, attributes, data).await;
+    }
+
+    pub async fn send_with(&self, topic: &str, key: &str, id: &str, attributes: Json, data: Json) {
         let envelope = json!({"messageId": id, "publishTime": "2025-01-10T12:00:00Z", "attributes": attributes, "data": data});
         self.raw(topic, key, envelope.to_string().as_bytes()).await;
     }
 
-    async fn raw(&self, topic: &str, key: &str, body: &[u8]) {
+    pub async fn raw(&self, topic: &str, key: &str, body: &[u8]) {
         self.producer.send(FutureRecord::to(topic).key(key).payload(body), Duration::from_secs(30)).await.unwrap();
     }
 }
 
-fn order(id: &str, customer: &str) -> Json {
+pub fn order(id: &str, customer: &str) -> Json {
     json!({
         "orderId": id, "customerId": customer, "orderDate": "2025-01-10T12:00:00Z", "isForceAllocation": id.ends_with("forced"),
         "lineItems": [{"lineId": 1, "sku": "TEA", "quantity": 2, "unitPrice": 4.5}, {"lineId": 2, "sku": "CUP", "quantity": 1, "unitPrice": 11}],

@@ -94,6 +94,21 @@ async fn one_command_asks_a_running_laptop_for_the_other_broker_and_the_next_sta
     said(&again, "moving from right to left: spec.backend asks for it", 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_leaves_out_the_broker_where_orders_lie_is_refused_and_what_runs_goes_on() {
+    let laptop = Laptop::new(&towards("left"));
+    let mut up = laptop.up().await;
+    laptop.edit(&DOCUMENT.replace("name: kafka,", "name: right,"));
+    said(&up, "orders lie on backend left, which the document no longer names", 1).await;
+    let told = load::run(Plan { orders: 50, ..plan(vec![laptop.url.clone()], "l") }, Arc::default()).await.unwrap();
+    stored_all(&laptop, &told).await;
+    laptop.edit(&towards("right"));
+    said(&up, "left is read to its end", 1).await;
+    laptop.edit(&DOCUMENT.replace("name: kafka,", "name: right,"));
+    said(&up, "starting anew", 1).await;
+    up.ready(&format!("{}/readyz", laptop.url), READY).await.unwrap();
+}
+
 /// Kafka to another Kafka and back, several times, by the real operator; the two have other numbers of partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_moves_between_two_kafka_clusters_and_back_under_load() {

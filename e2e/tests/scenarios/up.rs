@@ -1,7 +1,7 @@
 //! `pipeline-runtime up` and `check`: a laptop, one command, nothing else.
 
 use crate::killed::{KILLS, ORDERS, plan, reached};
-use crate::pipeline::{KEY, READY, effects, expected, stored_in};
+use crate::pipeline::{KEY, READY, effects, expected, metric, stored_in};
 use anyhow::Result;
 use e2e::bed::{Room, eventually, free_port};
 use e2e::product::Product;
@@ -217,6 +217,10 @@ async fn a_rate_a_rule_and_the_log_level_change_while_it_runs() {
         Ok(())
     };
     eventually("orders are made, and said at the level of info", READY, made).await.unwrap();
+    assert!(up.printed().contains("orderId=") && !up.printed().contains("\"level\":"), "a person reads plain lines: {}", up.tail());
+    let generated = metric(&laptop.url, "orders_generated_total{result=\"published\"}").await.unwrap();
+    let requests = metric(&laptop.url, "http_requests_total{method=\"GET\",route=\"/orders\"").await.unwrap();
+    assert!(generated > 20.0 && requests > 0.0, "one process tells of all its roles: {generated}, {requests}");
     let ruled = faster.replace(
         "- name: OrderCreated\n",
         "- name: OrderCreated\n    rules: [{rule: \"data.?channel.orValue('web') != 'street'\", message: nothing comes from there, field: data.channel}]\n",

@@ -19,6 +19,7 @@ async fn postgres_does_what_every_store_must() {
     // a name that must be quoted, as a pipeline's name may be
     let store = store(&postgres, "retail-2").await;
     suite::run(store.clone()).await;
+    suite::letters(&*store).await;
     for _ in 0..5 {
         suite::many_workers_at_once(store.clone()).await;
     }
@@ -60,7 +61,7 @@ async fn any_number_of_processes_may_make_the_tables_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_database_that_went_away_is_a_transient_error_and_heals() {
+async fn a_database_that_went_away_is_said_to_be_away_and_heals() {
     let postgres = Postgres::start().await.unwrap();
     let options = PostgresOptions { acquire: Duration::from_millis(500), ..PostgresOptions::default() };
     let store = PostgresStore::connect(&postgres.url(), "shop", options).await.unwrap();
@@ -68,7 +69,7 @@ async fn a_database_that_went_away_is_a_transient_error_and_heals() {
     assert_eq!(store.apply(&[created("a")]).await.unwrap(), [Applied::Done]);
     postgres.kill();
     for outcome in [store.ready().await.err(), store.apply(&[created("b")]).await.err()] {
-        assert!(matches!(outcome, Some(StoreError::Transient(_))), "{outcome:?}");
+        assert!(matches!(outcome, Some(StoreError::Away(_))), "{outcome:?}");
     }
     postgres.restart().await.unwrap();
     e2e::bed::eventually("the store heals", Duration::from_secs(30), || async { Ok(store.ready().await?) }).await.unwrap();
@@ -216,4 +217,49 @@ async fn a_table_that_somebody_has_locked_is_told_from_a_store_that_works_and_a_
     holder.rollback().await.unwrap();
     store.takes_changes().await.unwrap();
     assert_eq!(store.apply(&batch).await.unwrap(), [Applied::Done]);
+}
+
+/// FP-4: the table of orders by the very names and types, with further columns beside them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_table_of_orders_is_as_it_was_ordered() {
+    let postgres = Postgres::start().await.unwrap();
+    store(&postgres, "food").await;
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    let columns: Vec<(String, String)> = sqlx::query_as(
+        "SELECT column_name::text, concat_ws(' ', data_type, numeric_precision, numeric_scale, nullif(is_nullable, 'YES')) \
+         FROM information_schema.columns WHERE table_schema = 'food' AND table_name = 'orders' ORDER BY ordinal_position",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let ordered = [
+        ("order_id", "text NO"),
+        ("customer_id", "text"),
+        ("items", "jsonb"),
+        ("total_amount", "numeric 10 2"),
+        ("status", "text"),
+        ("created_at", "timestamp with time zone NO"),
+        ("processed_at", "timestamp with time zone NO"),
+    ];
+    for (name, kind) in ordered {
+        let found = columns.iter().find(|(column, _)| column == name);
+        assert_eq!(found.map(|(_, kind)| kind.as_str()), Some(kind), "{name}");
+    }
+    let key: Vec<String> = sqlx::query_scalar(
+        "SELECT k.column_name::text FROM information_schema.table_constraints c \
+         JOIN information_schema.key_column_usage k USING (constraint_schema, constraint_name, table_name) \
+         WHERE c.table_schema = 'food' AND c.table_name = 'orders' AND c.constraint_type = 'PRIMARY KEY'",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(key, ["order_id"]);
+    let indexes: Vec<String> =
+        sqlx::query_scalar("SELECT indexdef FROM pg_indexes WHERE schemaname = 'food' AND tablename = 'orders' ORDER BY indexname")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    for column in ["created_at", "customer_id"] {
+        assert!(indexes.iter().any(|index| index.ends_with(&format!("ON food.orders USING btree ({column})"))), "{column}: {indexes:?}");
+    }
 }

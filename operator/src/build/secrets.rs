@@ -23,6 +23,11 @@ pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
     {
         key(&mut secrets, url);
     }
+    if role == Role::Worker
+        && let Some(url) = config.worker.as_ref().and_then(|worker| worker.alert_secret())
+    {
+        key(&mut secrets, url);
+    }
     if role == Role::Api
         && let Some(api) = &config.api
     {
@@ -63,6 +68,8 @@ fn all(secrets: &mut Secrets, reference: &SecretRef) {
 mod tests {
     use super::super::tests::*;
     use super::*;
+    use crds::runtime_config::{AlertConfig, AlertUrl};
+    use std::time::Duration;
 
     fn these(keys: &[&str]) -> Keys {
         Keys::These(keys.iter().map(|&k| k.to_owned()).collect())
@@ -78,5 +85,15 @@ mod tests {
         assert_eq!(of_role(&config, Role::Worker), Secrets::from([broker.clone(), db.clone()]));
         assert_eq!(of_role(&config, Role::Generator), Secrets::from([broker.clone()]));
         assert_eq!(of_pipeline(&config), Secrets::from([broker, db, keys]));
+    }
+
+    #[test]
+    fn the_address_of_an_alert_that_is_a_secret_is_mounted_by_workers_alone() {
+        let mut config = crds::resolve(&pipeline(DOCUMENT));
+        let reference = SecretKeyRef { name: "chat".into(), key: "url".into() };
+        let alert = AlertConfig { when: None, url: AlertUrl::Secret(reference), timeout: Duration::from_secs(5) };
+        config.worker.as_mut().unwrap().dead_letters.alert = Some(alert);
+        assert_eq!(of_role(&config, Role::Worker).get("chat"), Some(&these(&["url"])));
+        assert_eq!(of_role(&config, Role::Api).get("chat"), None);
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use crds::OrderPipeline;
 use crds::member::BackendRequest;
+use crds::switch::Stamp;
 use crds::switch::names::{ABANDON_ANNOTATION, REQUEST_ANNOTATION};
 use futures::StreamExt;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -96,7 +97,13 @@ async fn ask(client: &Client, pipelines: &Api<DynamicObject>, name: &str, seen: 
         return Ok(None);
     };
     let (by, at) = (who(client).await, Timestamp::now().to_string());
-    let request = BackendRequest { backend: backend.into(), by: by.clone(), at: at.clone(), revision };
+    let request = BackendRequest {
+        backend: backend.into(),
+        by: by.clone(),
+        at: at.clone(),
+        lineage: Some(seen.lineage().map_err(anyhow::Error::msg)?.to_owned()),
+        revision,
+    };
     annotate(pipelines, name, REQUEST_ANNOTATION, &serde_json::to_string(&request)?).await?;
     println!("{by} has asked for {backend}; that rules until spec.backend is no longer {}", seen.spec_backend);
     Ok(Some(End::Written { backend: backend.into(), by, at, revision }))
@@ -104,7 +111,8 @@ async fn ask(client: &Client, pipelines: &Api<DynamicObject>, name: &str, seen: 
 
 async fn abandon(pipelines: &Api<DynamicObject>, name: &str, seen: &Seen) -> anyhow::Result<Option<End>> {
     let (epoch, backends) = seen.epoch_to_abandon().map_err(anyhow::Error::msg)?;
-    annotate(pipelines, name, ABANDON_ANNOTATION, &epoch.to_string()).await?;
+    let left = Stamp { lineage: seen.lineage().map_err(anyhow::Error::msg)?, epoch };
+    annotate(pipelines, name, ABANDON_ANNOTATION, &left.to_string()).await?;
     println!("workers leave {backends} as it is; what is left there is read later, and what it changes may come late");
     Ok(Some(End::Left { epoch }))
 }

@@ -58,6 +58,11 @@ impl Seen {
         }
     }
 
+    /// Which pipeline of the name this is.
+    pub fn lineage(&self) -> Result<&str, String> {
+        Ok(self.state()?.lineage())
+    }
+
     /// The revision that a request for this backend refers to. None: it is what is asked for, and done.
     pub fn revision_to_ask(&self, backend: &str) -> Result<Option<u64>, String> {
         let state = self.state()?;
@@ -147,7 +152,7 @@ mod tests {
 
     fn asked() -> SwitchState {
         let first = SwitchState::first("l", "kafka");
-        let request = Request { backend: "next".into(), by: "ops".into(), at: "now".into(), revision: 1 };
+        let request = Request { backend: "next".into(), by: "ops".into(), at: "now".into(), lineage: None, revision: 1 };
         first.noted(first.ruling("kafka", &[request]).unwrap()).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use super::{Annotations, Wanted};
 use crds::member::{BackendRequest, PipelineMemberSpec};
 use crds::switch::names::{ABANDON_ANNOTATION, REQUEST_ANNOTATION};
-use crds::switch::{Request, SwitchState};
+use crds::switch::{Request, Stamp, Standing, SwitchState};
 
 /// What can be followed, and a sentence for what cannot.
 #[derive(Debug, Default, PartialEq)]
@@ -26,20 +26,27 @@ impl Asked {
         });
         for request in members.filter_map(|member| member.request.clone()).chain(annotation) {
             let request = Request::from(request);
-            // From before the one that rules: it is over, whatever it says.
-            if request.revision < state.asked().since {
-                continue;
-            }
-            if wanted.has_backend(&request.backend) {
-                asked.requests.push(request);
-            } else {
-                asked.ignored.push(format!("{} asked for {}, which spec.backends does not have: ignored", request.by, request.backend));
+            let Request { backend, by, revision, .. } = &request;
+            match state.standing(&request) {
+                // Whatever it says.
+                Standing::Over => {}
+                Standing::Ahead => asked.ignored.push(format!(
+                    "{by} asked for {backend} by revision {revision} of the switch, which is only at {}: ignored",
+                    state.revision()
+                )),
+                Standing::New if wanted.has_backend(backend) => asked.requests.push(request),
+                Standing::New => asked.ignored.push(format!("{by} asked for {backend}, which spec.backends does not have: ignored")),
             }
         }
-        asked.abandon = abandon.as_deref().and_then(|text| match text.trim().parse() {
-            Ok(epoch) => Some(epoch),
-            Err(_) => {
-                asked.ignored.push(format!("the annotation {ABANDON_ANNOTATION} is {text:?}, and not the number of an epoch: ignored"));
+        asked.abandon = abandon.as_deref().and_then(|text| match Stamp::parse(text.trim().as_bytes()) {
+            // It came with the document of another pipeline, or of one that was deleted.
+            Some(stamp) if !state.same_lineage(stamp.lineage) => None,
+            Some(stamp) if stamp.epoch < state.newest().epoch => Some(stamp.epoch),
+            _ => {
+                asked.ignored.push(format!(
+                    "the annotation {ABANDON_ANNOTATION} is {text:?}, and names no epoch that is left (kubectl orderpipeline switch \
+                     --abandon-drain writes it): ignored"
+                ));
                 None
             }
         });
@@ -73,6 +80,10 @@ spec:
 ";
 
     fn read(switch: Option<&str>, abandon: Option<&str>) -> Asked {
+        read_by(&SwitchState::first("l", "kafka"), switch, abandon)
+    }
+
+    fn read_by(state: &SwitchState, switch: Option<&str>, abandon: Option<&str>) -> Asked {
         let config = crds::resolve(&crds::document::read(DOCUMENT).unwrap());
         let annotations = Annotations { switch: switch.map(str::to_owned), abandon: abandon.map(str::to_owned) };
         let wanted = Wanted {
@@ -84,15 +95,31 @@ spec:
             annotations,
             mirrored: true,
         };
-        Asked::read(&wanted, &SwitchState::first("l", "kafka"), std::iter::empty())
+        Asked::read(&wanted, state, std::iter::empty())
     }
 
     #[test]
     fn an_annotation_asks_for_a_backend() {
-        let asked = read(Some(r#"{"backend": "next", "by": "ops", "at": "2026-01-01T00:00:00Z", "revision": 1}"#), Some("3"));
+        let asked = read(Some(r#"{"backend": "next", "by": "ops", "at": "2026-01-01T00:00:00Z", "revision": 1}"#), None);
         assert_eq!(asked.requests.len(), 1);
-        assert_eq!((&*asked.requests[0].backend, &*asked.requests[0].by, asked.abandon), ("next", "ops", Some(3)));
+        assert_eq!((&*asked.requests[0].backend, &*asked.requests[0].by, asked.abandon), ("next", "ops", None));
         assert_eq!(asked.ignored, Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_an_epoch_of_this_pipeline_that_is_left_is_abandoned() {
+        let first = SwitchState::first("l", "kafka");
+        let asked = Request { backend: "next".into(), by: "ops".into(), at: "".into(), lineage: None, revision: 1 };
+        let asked = first.noted(first.ruling("kafka", &[asked]).unwrap()).unwrap();
+        let opened = asked.prepared().unwrap().held().unwrap().opened().unwrap();
+        let abandoned = |text: &str| {
+            let asked = read_by(&opened, None, Some(text));
+            (asked.abandon, asked.ignored.len())
+        };
+        assert_eq!(abandoned("l:1"), (Some(1), 0));
+        assert_eq!(abandoned("another:1"), (None, 0), "a copied document must not leave drains behind");
+        assert_eq!(abandoned("l:2"), (None, 1), "orders are written there");
+        assert_eq!(abandoned("1"), (None, 1));
     }
 
     #[test]
@@ -101,6 +128,13 @@ spec:
         assert_eq!((asked.requests, asked.abandon), (vec![], None));
         assert!(asked.ignored[0].contains("ops asked for nowhere") || asked.ignored[1].contains("ops asked for nowhere"));
         assert!(read(Some("next"), None).ignored[0].contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_request_by_a_revision_that_there_has_not_been_is_ignored_and_that_is_said() {
+        let ahead = read(Some(r#"{"backend": "next", "by": "ops", "at": "2026-01-01T00:00:00Z", "revision": 1000000}"#), None);
+        assert_eq!(ahead.requests, vec![]);
+        assert_eq!(ahead.ignored, ["ops asked for next by revision 1000000 of the switch, which is only at 1: ignored"]);
     }
 
     #[test]

@@ -144,7 +144,7 @@ mod tests {
 
     fn asked() -> SwitchState {
         let first = SwitchState::first("l", "kafka");
-        let request = Request { backend: "next".into(), by: "ops".into(), at: "2026-01-01T00:00:00Z".into(), revision: 1 };
+        let request = Request { backend: "next".into(), by: "ops".into(), at: "2026-01-01T00:00:00Z".into(), lineage: None, revision: 1 };
         first.noted(first.ruling("kafka", &[request]).unwrap()).unwrap()
     }
 

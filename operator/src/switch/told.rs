@@ -58,7 +58,7 @@ mod tests {
 
     fn asked() -> SwitchState {
         let first = SwitchState::first("l", "kafka");
-        let request = Request { backend: "next".into(), by: "ops".into(), at: "".into(), revision: 1 };
+        let request = Request { backend: "next".into(), by: "ops".into(), at: "".into(), lineage: None, revision: 1 };
         first.noted(first.ruling("kafka", &[request]).unwrap()).unwrap()
     }
 

@@ -6,6 +6,8 @@ use super::errors::Problem;
 use super::idempotency::{Outcome, Turn};
 use super::{ApiState, strict};
 use crate::broker::{Outgoing, PublishError};
+use crate::publish::For;
+use crate::telemetry;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -51,6 +53,8 @@ pub(super) struct Delivery {
     /// Of the body that came; zero where the request id was not given, since nobody can repeat it then.
     pub body_hash: [u8; 32],
     pub message: Outgoing,
+    /// The step of a trace that asks for it.
+    pub trace: Option<telemetry::Context>,
     pub max_message_bytes: usize,
     /// JSON text; for the claim's note.
     pub answer: String,
@@ -140,9 +144,17 @@ async fn deliver(api: &ApiState, delivery: &Delivery) -> Outcome {
 }
 
 async fn publish(api: &ApiState, delivery: &Delivery, within: Duration) -> Outcome {
-    let error = match api.publisher.publish(&delivery.message, within).await {
+    let what = For { trace: delivery.trace, order_id: Some(&delivery.order_id) };
+    let error = match api.publisher.publish_for(what, &delivery.message, within).await {
         Ok(position) => {
-            tracing::debug!(request_id = delivery.request.text(), order_id = delivery.order_id, ?position, "accepted");
+            tracing::debug!(
+                requestId = delivery.request.text(),
+                orderId = delivery.order_id,
+                traceId = delivery.trace.map(|trace| trace.trace_id()),
+                spanId = delivery.trace.map(|trace| trace.span_id()),
+                ?position,
+                "accepted"
+            );
             return Ok(());
         }
         Err(error) => error,
@@ -198,8 +210,10 @@ fn log_dead_letter(delivery: &Delivery, error: &PublishError) {
     tracing::error!(
         target: "dead_letter",
         event = delivery.event,
-        order_id = delivery.order_id,
-        request_id = delivery.request.text(),
+        orderId = delivery.order_id,
+        requestId = delivery.request.text(),
+        traceId = delivery.trace.map(|trace| trace.trace_id()),
+        spanId = delivery.trace.map(|trace| trace.span_id()),
         reason = %error,
         bytes = payload.len(),
         %letter,

@@ -1,9 +1,11 @@
-//! Routes for administrators, with keys of their own: which backend the pipeline writes to, and asking for another.
+//! Routes for administrators, with keys of their own: which backend the pipeline writes to, and asking for another. Those for dead letters are
+//! in `letters`.
 
 use super::call::{Call, answer_for};
 use super::errors::{Answer, Problem};
 use super::{Keys, Shared, body};
 use crate::control::Requests;
+use crate::store::FailedMessages;
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -11,6 +13,7 @@ use axum::response::Response;
 use chrono::{SecondsFormat, Utc};
 use crds::member::BackendRequest;
 use crds::pipeline::Name;
+use crds::runtime_config::RuntimeConfig;
 use crds::switch::{Phase, SwitchState};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -27,6 +30,10 @@ pub struct Admin {
     pub keys: Arc<ArcSwap<Keys>>,
     /// None: the pipeline has one backend.
     pub requests: Option<Requests>,
+    /// What dead letters are replayed by.
+    pub config: Arc<ArcSwap<RuntimeConfig>>,
+    /// None: dead letters are kept on their topics only.
+    pub letters: Option<Arc<dyn FailedMessages>>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +44,7 @@ struct Wish {
 
 /// Where orders are written to and read from, and what is under way.
 pub(super) async fn read_backend(State(api): Shared, request: Request) -> Response {
-    for_admins(api, request, async |_, requests| Answer::json(StatusCode::OK, &shown(&requests.states.borrow()))).await
+    for_admins(api, request, async |call| Answer::json(StatusCode::OK, &shown(&requests(&call)?.states.borrow()))).await
 }
 
 /// Asks for a backend; answers when that rules. The switch itself goes on beside: GET shows it.
@@ -45,7 +52,8 @@ pub(super) async fn ask_for_backend(State(api): Shared, request: Request) -> Res
     for_admins(api, request, ask).await
 }
 
-async fn ask(call: Call, requests: Requests) -> Result<Answer, Problem> {
+async fn ask(call: Call) -> Result<Answer, Problem> {
+    let requests = requests(&call)?;
     let Call { api, head, body, principal, .. } = call;
     let read = body::read(&head.headers, body, LONGEST_BODY, &api.budget).await?;
     let wish: Wish = serde_json::from_value(read.value)
@@ -63,6 +71,7 @@ async fn ask(call: Call, requests: Requests) -> Result<Answer, Problem> {
         backend: Name(wish.backend.clone()),
         by: principal.to_string(),
         at: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+        lineage: Some(before.lineage().to_string()),
         revision: before.revision(),
     }));
     tracing::info!(backend = wish.backend, by = &*principal, "another backend is asked for");
@@ -76,24 +85,24 @@ async fn ask(call: Call, requests: Requests) -> Result<Answer, Problem> {
     }
 }
 
-async fn for_admins<F, Work>(api: Arc<super::ApiState>, request: Request, work: F) -> Response
+fn requests(call: &Call) -> Result<Requests, Problem> {
+    call.api.admin.as_ref().and_then(|admin| admin.requests.clone()).ok_or_else(|| {
+        let message = "this pipeline has one backend: there is nothing to switch to";
+        Problem::new(StatusCode::CONFLICT, "one_backend", message)
+    })
+}
+
+/// Lets in who has an administrator's key.
+pub(super) async fn for_admins<F, Work>(api: Arc<super::ApiState>, request: Request, work: F) -> Response
 where
-    F: FnOnce(Call, Requests) -> Work,
+    F: FnOnce(Call) -> Work,
     Work: Future<Output = Result<Answer, Problem>>,
 {
-    let admin = api.admin.as_ref().map(|admin| (admin.keys.load_full(), admin.requests.clone()));
-    let Some((keys, requests)) = admin else {
+    let Some(keys) = api.admin.as_ref().map(|admin| admin.keys.load_full()) else {
         let message = "there are no routes for administrators: name their keys in spec.api.adminKeysSecretRef";
         return super::without_call(&request, Problem::new(StatusCode::NOT_FOUND, "not_found", message));
     };
-    answer_for(&keys, api, request, async |call| match requests {
-        Some(requests) => work(call, requests).await,
-        None => {
-            let message = "this pipeline has one backend: there is nothing to switch to";
-            Err(Problem::new(StatusCode::CONFLICT, "one_backend", message))
-        }
-    })
-    .await
+    answer_for(&keys, api, request, work).await
 }
 
 fn shown(state: &SwitchState) -> Json {

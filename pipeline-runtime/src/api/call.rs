@@ -2,13 +2,16 @@
 
 use super::ApiState;
 use super::body;
+use super::counted::Kind;
 use super::errors::{Answer, Problem, REQUEST_ID, respond};
 use super::keys::{HEADER, Keys};
+use crate::telemetry::{Context, TRACEPARENT};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
@@ -61,6 +64,8 @@ pub(super) struct Call {
     pub principal: Arc<str>,
     pub head: Parts,
     pub body: Body,
+    /// The trace that it is part of: what is done for it is a step of it.
+    pub trace: Option<Context>,
     /// Its place among those that are worked on; goes along with whatever still works on it.
     pub place: OwnedSemaphorePermit,
 }
@@ -82,7 +87,12 @@ where
     Work: Future<Output = Result<Answer, Problem>>,
 {
     let (head, body) = request.into_parts();
-    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let began = Instant::now();
+    let parent = head.headers.get(TRACEPARENT).and_then(|header| Context::read(header.as_bytes()));
+    let tracer = api.publisher.tracer().clone();
+    let span = tracer.enter(parent);
+    let trace = span.map(|span| span.context).or(parent);
+    let (mut kind, path) = (Kind::of(&head), head.uri.path().to_owned());
     let (id, admitted) = match RequestId::of(&head.headers) {
         Ok(id) => {
             let admitted = admit(&api, keys, &head.headers);
@@ -91,14 +101,26 @@ where
         Err(problem) => (RequestId::random(), Err(problem)),
     };
     let result = match admitted {
-        Ok((principal, place)) => work(Call { api, id: id.clone(), principal, head, body, place }).await,
+        Ok((principal, place)) => work(Call { api: api.clone(), id: id.clone(), principal, head, body, trace, place }).await,
         Err(problem) => {
             body::turn_away(&head.headers, body, body::SMALL_DRAIN);
             Err(problem)
         }
     };
     let response = respond(&id, result);
-    tracing::debug!(request_id = id.text(), %method, path, status = response.status().as_u16(), "answered");
+    kind.status = response.status();
+    let status = kind.status.as_u16();
+    tracing::debug!(
+        requestId = id.text(),
+        method = %kind.method,
+        path,
+        status,
+        traceId = trace.map(|trace| trace.trace_id()),
+        spanId = trace.map(|trace| trace.span_id()),
+        "answered"
+    );
+    tracer.end(span, || kind.said(&id));
+    api.counted.answered(kind, began.elapsed());
     response
 }
 

@@ -4,6 +4,7 @@ use super::call::RequestId;
 use super::errors::{Answer, Problem, respond};
 use crate::publish::Publisher;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::StatusCode;
@@ -138,15 +139,12 @@ impl Health {
 }
 
 /// `/healthz`: alive. `/readyz`: connected now. `/readyz/latched`: was connected once; for the readiness probe.
-/// `/metrics` where the role has any.
-pub fn router(health: Arc<Health>, metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>) -> Router {
+/// `/metrics`: all that the process counts.
+pub fn router(health: Arc<Health>, metrics: Metrics) -> Router {
     let (ready, latched) = (health.clone(), health);
-    let router = Router::new()
+    Router::new()
         .route("/healthz", get(async || respond(&RequestId::random(), Answer::json(StatusCode::OK, &json!({"status": "alive"})))))
         .route("/readyz", get(async move || respond(&RequestId::random(), ready.ready())))
-        .route("/readyz/latched", get(async move || respond(&RequestId::random(), latched.latched())));
-    match metrics {
-        Some(metrics) => router.route("/metrics", get(async move || metrics())),
-        None => router,
-    }
+        .route("/readyz/latched", get(async move || respond(&RequestId::random(), latched.latched())))
+        .route("/metrics", get(async move || metrics.text()))
 }

@@ -114,6 +114,11 @@ impl Recent {
         }
     }
 
+    /// How many ids it knows.
+    pub fn depth(&self) -> usize {
+        self.seen().known.len()
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // Nothing in here panics half way; and if it did, a forgotten id would do no harm.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,7 +6,7 @@
 use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
 use super::orders::in_path;
-use super::{Shared, strict};
+use super::{Shared, query, strict};
 use crate::store::{Mark, Order, Page, Query};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -55,44 +55,9 @@ fn mark_of(text: &str) -> Option<Mark> {
 }
 
 fn query_of(text: &str) -> Result<Query, Problem> {
-    let (mut limit, mut tenant, mut after) = (None, None, None);
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decoded(name, name)?, decoded(name, value)?);
-        let place = match name.as_str() {
-            "limit" => &mut limit,
-            "tenantId" => &mut tenant,
-            "after" => &mut after,
-            // A mistyped tenantId must not show the orders of all tenants.
-            _ => return Err(Problem::field(&name, "is not known here: there are limit, tenantId and after")),
-        };
-        if place.replace(value).is_some() {
-            return Err(Problem::field(&name, "stands in the query more than once: send it once"));
-        }
-    }
-    let limit = limit.map_or(Ok(DEFAULT_LIMIT), |text| match text.parse() {
-        Ok(limit @ 1..=LARGEST_LIMIT) => Ok(limit),
-        _ => Err(Problem::field("limit", format!("must be a whole number from 1 to {LARGEST_LIMIT}, but is {text:?}"))),
-    })?;
+    let [limit, tenant, after] = query::values(text, ["limit", "tenantId", "after"])?;
+    let limit = query::limit(limit, DEFAULT_LIMIT, LARGEST_LIMIT)?;
     let unknown = || Problem::field("after", "is no place in a list of orders: take it, as it is, from next of the page before");
     let after = after.map(|text| mark_of(&text).ok_or_else(unknown)).transpose()?;
     Ok(Query { limit, max_bytes: PAGE_BYTES, tenant, after })
-}
-
-/// A name or a value of a query as it was meant. Anything that is no text is refused: guessed at, it would be another tenant.
-fn decoded(name: &str, text: &str) -> Result<String, Problem> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    let hex = |rest: &mut std::str::Bytes| rest.next().and_then(|digit| char::from(digit).to_digit(16));
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => match (hex(&mut rest), hex(&mut rest)) {
-                (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-                _ => return Err(Problem::field(name, "holds a % that is not followed by two hexadecimal digits: write % itself as %25")),
-            },
-            byte => bytes.push(byte),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| Problem::field(name, "is no text in UTF-8"))
 }

@@ -2,7 +2,7 @@
 //!
 //! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` and `list` are the Orders dialect,
 //! `accept` brings an event to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
-//! like, `admin` is for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//! like, `admin` and `letters` are for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
 //!
 //! What a client can rely on:
 //! - 202 is answered only when the broker has acknowledged; the answer to the same request is the same from any pod.
@@ -16,13 +16,16 @@ mod accept;
 mod admin;
 mod body;
 mod call;
+mod counted;
 mod errors;
 pub mod health;
 mod idempotency;
 mod json;
 pub mod keys;
+mod letters;
 mod list;
 mod orders;
+mod query;
 pub mod server;
 mod strict;
 
@@ -34,12 +37,13 @@ pub use server::{Limits, serve};
 use crate::contract::Contract;
 use crate::publish::Publisher;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use call::RequestId;
 use crds::pipeline::Idempotency;
 use crds::runtime_config::{Dialect, RuntimeConfig, TopicConfig};
@@ -66,6 +70,8 @@ pub struct ApiState {
     places: Arc<Semaphore>,
     budget: body::Budget,
     lists: Semaphore,
+    counted: Arc<counted::Counted>,
+    metrics: Metrics,
 }
 
 /// What the API is made of; shared with the rest of the process.
@@ -79,6 +85,8 @@ pub struct ApiParts {
     pub admin: Option<Admin>,
     /// Someone must run [`Health::watch`]: until it has seen the broker, everything is answered 503.
     pub health: Arc<Health>,
+    /// Those of the process; the API adds its own.
+    pub metrics: Metrics,
 }
 
 /// What the document says about the API, ready to be used.
@@ -109,7 +117,10 @@ pub enum ApiError {
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, publisher, store, keys, admin, health } = parts;
+        let ApiParts { contract, publisher, store, keys, admin, health, metrics } = parts;
+        let recent = idempotency::Recent::new();
+        let counted = counted::Counted::new(&recent);
+        metrics.add(counted.clone());
         Ok(Arc::new(ApiState {
             contract,
             settings: ArcSwap::from_pointee(Settings::of(config)?),
@@ -118,10 +129,12 @@ impl ApiState {
             keys,
             admin,
             health,
-            recent: idempotency::Recent::new(),
+            recent,
             places: Arc::new(Semaphore::new(PLACES)),
             budget: body::Budget::new(),
             lists: Semaphore::new(LISTS),
+            counted,
+            metrics,
         }))
     }
 
@@ -152,13 +165,16 @@ impl Settings {
     }
 }
 
-/// All routes of the API, health among them.
+/// All routes of the API, health and metrics among them.
 pub fn router(api: Arc<ApiState>) -> Router {
-    let health = health::router(api.health.clone(), None);
+    let health = health::router(api.health.clone(), api.metrics.clone());
     Router::new()
         .route("/orders", get(list::list).post(orders::create))
         .route("/orders/{orderId}", get(orders::read).patch(orders::change))
         .route("/admin/backend-mode", get(admin::read_backend).post(admin::ask_for_backend))
+        .route("/admin/dead-letters", get(letters::list))
+        .route("/admin/dead-letters/{id}", get(letters::show))
+        .route("/admin/dead-letters/replay", post(letters::replay))
         .with_state(api)
         .merge(health)
         .fallback(unknown_route)

@@ -73,7 +73,7 @@ struct Links {
 
 /// Publishes an event: a new order, or a change of the order that the path names.
 async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<String>) -> Result<Answer, Problem> {
-    let Call { api, id: request, principal, head, body, place } = call;
+    let Call { api, id: request, principal, head, body, trace, place } = call;
     let read = body::read(&head.headers, body, body::limit(to.topic.max_message_bytes), &api.budget).await?;
     let body_hash = if request.given { json::content_hash(&read.value) } else { [0; 32] };
     let Json::Object(mut data) = read.value else {
@@ -105,6 +105,7 @@ async fn write(call: Call, settings: &Settings, to: &Destination, named: Option<
     let strict = settings.idempotency == Idempotency::Strict && request.given;
     let delivery = Delivery {
         event: to.event.clone(),
+        trace,
         body_hash,
         message: codec::encode(&to.topic, &draft),
         max_message_bytes: to.topic.max_message_bytes,

@@ -80,7 +80,9 @@ pub(super) async fn ask<T>(question: impl Future<Output = Result<T, StoreError>>
 
 pub(super) fn away(error: &StoreError) -> Problem {
     match error {
-        StoreError::Transient(_) => Problem::unavailable("store_unavailable", format!("{error}: send it again a little later"), 2),
+        StoreError::Transient(_) | StoreError::Away(_) => {
+            Problem::unavailable("store_unavailable", format!("{error}: send it again a little later"), 2)
+        }
         StoreError::Refused(_) => Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, "refused_by_store", error.to_string()),
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn attributes(draft: &Draft) -> impl Iterator<Item = (&str, Cow<'_, s
 
 pub(super) fn decode(message: &Incoming, data: Json) -> Result<Decoded, DecodeError> {
     let mut attributes = Map::new();
-    for header in message.headers.iter().filter(|header| &*header.name != attribute::STAMP) {
+    for header in message.headers.iter().filter(|header| ![attribute::STAMP, attribute::ORIGIN].contains(&&*header.name)) {
         match std::str::from_utf8(&header.value) {
             // Of several headers of a name the last one counts, as everywhere in Kafka.
             Ok(value) => drop(attributes.insert(header.name.to_string(), Json::from(value))),

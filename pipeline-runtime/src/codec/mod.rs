@@ -35,6 +35,9 @@ pub mod attribute {
     pub const CORRELATION_ID: &str = "correlationId";
     /// `<lineage>:<epoch>` of the switch. Always a header, never in the envelope.
     pub const STAMP: &str = "op-stamp";
+    /// Of a message that was replayed: topic/partition/offset@milliseconds of what it was first. Where it has no id and no time of its own,
+    /// it has those that it had there, so that a second replay is a repeat. Always a header.
+    pub const ORIGIN: &str = "op-origin";
 }
 
 /// The schema version that this runtime writes and understands.
@@ -96,8 +99,7 @@ pub fn decode(topic: &TopicConfig, message: &Incoming) -> Result<Decoded, Decode
         Envelope::Attributes => envelope::decode(message, body)?,
     };
     if decoded.id.is_empty() {
-        // With its time: in a topic that was made anew another message has the same place.
-        decoded.id = format!("{}@{}", place(&message.at), message.timestamp_ms);
+        decoded.id = origin(message).map_or_else(|| place_in_time(&message.at, message.timestamp_ms), str::to_owned);
     }
     if decoded.id.chars().nth(MAX_ID_CHARS).is_some() {
         return Err(DecodeError(format!("the message's id is longer than {MAX_ID_CHARS} characters")));
@@ -123,6 +125,16 @@ fn own_attributes(draft: &Draft) -> impl Iterator<Item = (&str, &str)> {
     own.into_iter().chain(given.filter(move |(name, _)| own.iter().all(|(taken, _)| taken != name)))
 }
 
+/// With its time: in a topic that was made anew another message has the same place.
+pub fn place_in_time(at: &Position, timestamp_ms: i64) -> String {
+    format!("{}@{timestamp_ms}", place(at))
+}
+
+/// Where a message that was replayed lay first.
+fn origin(message: &Incoming) -> Option<&str> {
+    message.header(attribute::ORIGIN).and_then(|origin| std::str::from_utf8(origin).ok()).filter(|origin| !origin.is_empty())
+}
+
 /// topic/partition/offset
 pub fn place(at: &Position) -> String {
     format!("{}/{}/{}", at.partition.topic, at.partition.number, at.offset)
@@ -133,7 +145,8 @@ fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// When the broker says that it was published.
+/// When the broker says that it was published, for the first time.
 fn broker_time(message: &Incoming) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default()
+    let first = origin(message).and_then(|origin| origin.rsplit_once('@')?.1.parse().ok());
+    DateTime::from_timestamp_millis(first.unwrap_or(message.timestamp_ms)).unwrap_or_default()
 }

@@ -141,6 +141,19 @@ fn a_body_that_would_fill_the_memory_is_a_dead_letter_and_no_crash() {
 }
 
 #[test]
+fn a_message_that_was_replayed_has_the_id_and_the_time_of_its_first_place() {
+    let origin: (&str, &[u8]) = (attribute::ORIGIN, b"orders/1/7@1700000000123");
+    let read = |envelope, headers: &[(&str, &[u8])], body: &[u8]| decode(&topic(envelope), &message(headers, Some(body))).unwrap();
+    for (envelope, body) in [(Envelope::Bare, &b"{}"[..]), (Envelope::Attributes, b"{\"data\": 1}")] {
+        let replayed = read(envelope, &[origin], body);
+        assert_eq!((&*replayed.id, replayed.publish_time.timestamp_millis()), ("orders/1/7@1700000000123", 1_700_000_000_123));
+        assert!(replayed.attributes.is_empty(), "it is none of the message's own");
+    }
+    assert_eq!(read(Envelope::Bare, &[origin, ("id", b"own")], b"{}").id, "own");
+    assert_eq!(read(Envelope::Bare, &[(attribute::ORIGIN, b"")], b"{}").id, "orders/2/41@1000");
+}
+
+#[test]
 fn an_amount_that_would_be_changed_is_refused_and_the_same_as_a_text_is_kept() {
     let total = "12345678901234567890.12";
     let says =

@@ -1,6 +1,6 @@
 //! Environment variables, and a `.env` file behind them.
 
-use crds::pipeline::{KafkaAuth, SecretKeyRef, Text, UserAndPassword};
+use crds::pipeline::{KafkaAuth, Otlp, SecretKeyRef, Text, UserAndPassword};
 use crds::runtime_config::RuntimeConfig;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +15,9 @@ pub struct Environment {
 
 /// The file beside the process's own variables.
 pub const ENV_FILE: &str = ".env";
+
+/// Where a collector listens for OTLP over HTTP.
+const COLLECTOR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// The secret that stands for `KAFKA_PASSWORD`: its name and key spell that variable.
 fn kafka_password() -> SecretKeyRef {
@@ -33,6 +36,11 @@ impl Environment {
         Environment { own: Arc::new(std::env::vars().collect()), from_file: Arc::new(from_file) }
     }
 
+    /// Of all that, only what says where telemetry goes.
+    pub fn of_telemetry(&self) -> Environment {
+        self.get(COLLECTOR).map_or_else(Environment::default, |collector| Environment::of([(COLLECTOR, collector)]))
+    }
+
     /// A variable that is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.own.get(name).or_else(|| self.from_file.get(name)).map(String::as_str).filter(|value| !value.is_empty())
@@ -46,6 +54,13 @@ impl Environment {
     /// Applies the variables of OA-14 and OW-13 to a configuration, and says what each did.
     pub fn apply(&self, config: &mut RuntimeConfig) -> Result<Vec<String>, String> {
         let mut said = Vec::new();
+        if let Some(collector) = self.get(COLLECTOR) {
+            if !collector.starts_with("http://") && !collector.starts_with("https://") {
+                return Err(format!("{COLLECTOR}={collector}: write an address such as http://collector:4318 (OTLP over HTTP)"));
+            }
+            config.telemetry.otlp = Some(Otlp { endpoint: collector.into() });
+            said.push(format!("{COLLECTOR}: {collector}"));
+        }
         if let Some(mode) = self.get("BACKEND_MODE") {
             let wanted = mode.to_ascii_lowercase().replace(['-', '_'], "");
             let found = config.backends.iter().find(|b| {

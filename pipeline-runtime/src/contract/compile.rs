@@ -1,7 +1,7 @@
-use super::{ContractError, EventContract};
+use super::{Alert, ContractError, EventContract};
 use crds::expression::{self, Compiled, Scope};
 use crds::pipeline::FIELDS_OF_THE_STORE;
-use crds::runtime_config::EventConfig;
+use crds::runtime_config::{EventConfig, RuntimeConfig};
 use crds::schema::{Fault, Schema};
 use std::collections::BTreeMap;
 
@@ -45,6 +45,14 @@ pub(super) fn event(place: &str, config: &EventConfig) -> Result<EventContract, 
         return Err(error(&format!("set.{field}"), format!("{field} cannot be set: it is kept by the store")));
     }
     Ok(EventContract { config: config.clone(), schema, expressions: compiler.event(config)? })
+}
+
+/// Of any topic, so that no schema says what its numbers are.
+pub(super) fn alert(config: &RuntimeConfig) -> Result<Alert, ContractError> {
+    let Some(alert) = config.worker.as_ref().and_then(|worker| worker.dead_letters.alert.as_ref()) else { return Ok(Alert::None) };
+    let Some(when) = &alert.when else { return Ok(Alert::All) };
+    let compiled = Compiler { place: "worker.deadLetters", scope: Scope::default() }.one("alert.when", when)?;
+    Ok(Alert::When(compiled))
 }
 
 struct Compiler<'a> {

@@ -24,6 +24,15 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub struct Contract {
     events: Vec<EventContract>,
+    alert: Alert,
+}
+
+/// Which dead letters somebody is told of.
+#[derive(Debug)]
+enum Alert {
+    None,
+    All,
+    When(Compiled),
 }
 
 #[derive(Debug)]
@@ -69,7 +78,26 @@ pub struct ContractError {
 impl Contract {
     pub fn compile(config: &RuntimeConfig) -> Result<Contract, ContractError> {
         let events = config.events.iter().enumerate().map(|(index, event)| compile::event(&format!("events[{index}]"), event));
-        Ok(Contract { events: events.collect::<Result<_, _>>()? })
+        Ok(Contract { events: events.collect::<Result<_, _>>()?, alert: compile::alert(config)? })
+    }
+
+    /// Whether there is anybody to be told of dead letters.
+    pub fn tells_of_letters(&self) -> bool {
+        !matches!(self.alert, Alert::None)
+    }
+
+    /// Whether somebody is to be told that this message became a dead letter. What the condition asks for and the message lacks is no;
+    /// what the condition cannot judge is yes: better one alert too many.
+    pub fn alerts(&self, message: &Message<'_>) -> bool {
+        match &self.alert {
+            Alert::None => false,
+            Alert::All => true,
+            Alert::When(when) => match when.bool(&message.input()) {
+                Ok(critical) => critical,
+                Err(EvaluationError::Missing { .. }) => false,
+                Err(EvaluationError::Failed(_)) => true,
+            },
+        }
     }
 
     pub fn event(&self, name: &str) -> Option<&EventContract> {

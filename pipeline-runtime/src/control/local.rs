@@ -4,11 +4,13 @@ use super::Switching;
 use super::keeper::keep;
 use crate::broker::TopicWish;
 use crate::publish::{Gate, Publisher};
+use crate::sqlite::{OpenError, lock};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use crds::member::BackendRequest;
 use crds::runtime_config::RuntimeConfig;
 use crds::switch::{self, Listing, Member, Observed, Outcome, Phase, Request, Rules, Settings, Sight, Source, Step, SwitchState};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +22,12 @@ use uuid::Uuid;
 
 /// The state's file, beside the built-in database.
 const FILE: &str = "switch.json";
+/// Likewise of the document's own brokers, which have nothing to do with what lies on the built-in ones.
+const LIVE: &str = "switch-live.json";
 /// How soon a changed document is noticed.
 const LOOK: Duration = Duration::from_millis(200);
+/// What is waited for so long is said. Mostly it is over before, and would only sound like a failure.
+const SAY_AFTER: Duration = Duration::from_secs(1);
 /// There is no API server to be cut off from.
 const NEVER: Duration = Duration::MAX;
 
@@ -29,11 +35,20 @@ const NEVER: Duration = Duration::MAX;
 #[derive(Clone, Debug)]
 pub struct Kept {
     file: PathBuf,
+    _own: Option<Arc<File>>,
 }
 
 impl Kept {
+    /// Of the built-in brokers, whose database this process has for itself.
     pub fn new(folder: &Path) -> Kept {
-        Kept { file: folder.join(FILE) }
+        Kept { file: folder.join(FILE), _own: None }
+    }
+
+    /// Of the document's own brokers. Two processes by one state would each move without the other: the second one is refused.
+    pub fn live(folder: &Path) -> Result<Kept, OpenError> {
+        let file = folder.join(LIVE);
+        let own = Some(Arc::new(lock(&file)?));
+        Ok(Kept { file, _own: own })
     }
 
     /// What was kept, else a new state that begins with this backend. `backends` are those of the document.
@@ -49,14 +64,7 @@ impl Kept {
             Err(e) => return Err(e).with_context(|| format!("{shown} cannot be read")),
         };
         let state = SwitchState::parse(&text).with_context(|| format!("{shown} says which broker holds which orders"))?;
-        for open in state.epochs() {
-            let known = config.backends.iter().any(|backend| *backend.name == *open.backend);
-            anyhow::ensure!(
-                known,
-                "orders lie on backend {}, which the document no longer names: add it to spec.backends again until it is drained",
-                open.backend
-            );
-        }
+        names_all(&state, config).map_err(anyhow::Error::msg)?;
         Ok(state)
     }
 
@@ -66,14 +74,29 @@ impl Kept {
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(folder)?;
             let new = self.file.with_extension("new");
-            let mut file = std::fs::File::create(&new)?;
+            let mut file = File::create(&new)?;
             file.write_all(serde_json::to_string_pretty(state)?.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&new, &self.file)?;
-            std::fs::File::open(folder)?.sync_all()
+            File::open(folder)?.sync_all()
         };
         write().with_context(|| format!("{} cannot be written", self.file.display()))
     }
+}
+
+/// Whether a document has every backend that this state needs.
+pub fn names_all(state: &SwitchState, config: &RuntimeConfig) -> Result<(), String> {
+    let target = match state.phase() {
+        Phase::Hold { target, .. } => Some(target), // it is opened as soon as nothing is in flight
+        Phase::Steady | Phase::Prepare { .. } => None,
+    };
+    let needed = state.epochs().iter().map(|open| &open.backend).chain(target);
+    let missing = needed.into_iter().find(|name| !config.backends.iter().any(|backend| *backend.name == ***name));
+    missing.map_or(Ok(()), |backend| {
+        Err(format!(
+            "orders lie on backend {backend}, which the document no longer names: add it to spec.backends again until it is drained"
+        ))
+    })
 }
 
 /// The gate of a process that is alone, obeying this state.
@@ -106,7 +129,7 @@ impl Local {
         let mut keeping = JoinSet::new();
         keeping.spawn(keep(self.publisher.clone(), self.wishes.clone(), changed.clone()));
         let mut requested = self.requests.subscribe();
-        let mut complaint = None;
+        let mut waiting = Waiting::default();
         loop {
             let state = self.switching.states().borrow().clone();
             let now = began.elapsed();
@@ -118,15 +141,15 @@ impl Local {
                     continue;
                 }
                 Step::Wait { until, why } => {
-                    if why != complaint
-                        && let Some(why) = &why
-                    {
+                    if let Some(why) = waiting.worth_saying(why, now) {
                         tracing::info!("{why}");
                     }
-                    complaint = why;
                     until
                 }
-                Step::Done => None,
+                Step::Done => {
+                    waiting = Waiting::default();
+                    None
+                }
             };
             if leaving && !matches!(state.phase(), Phase::Hold { .. }) {
                 return;
@@ -183,6 +206,26 @@ impl Local {
     }
 }
 
+/// What is waited for, since when, and whether it has been said.
+#[derive(Default)]
+struct Waiting {
+    why: Option<String>,
+    since: Duration,
+    said: bool,
+}
+
+impl Waiting {
+    /// Each reason once, when it has lasted.
+    fn worth_saying(&mut self, why: Option<String>, now: Duration) -> Option<&str> {
+        if self.why != why {
+            *self = Waiting { why, since: now, said: false };
+        }
+        let due = !self.said && now >= self.since + SAY_AFTER;
+        self.said |= due;
+        self.why.as_deref().filter(|_| due)
+    }
+}
+
 /// What has happened, for people.
 fn tell(before: &SwitchState, now: &SwitchState) {
     let (from, to) = (&before.newest().backend, &now.newest().backend);
@@ -201,5 +244,55 @@ fn tell(before: &SwitchState, now: &SwitchState) {
             tracing::info!("{} {how}, the worker goes on with {}", before.active().backend, now.active().backend);
         }
         _ => tracing::debug!(?now, "the state of the switch"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_brokers_outside_is_one_processs_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("shop");
+        let first = Kept::live(&state).unwrap();
+        assert!(Kept::live(&state).unwrap_err().to_string().starts_with("another process uses"));
+        drop(first);
+        let again = Kept::live(&state).unwrap();
+        assert_ne!(again.file, Kept::new(&state).file, "what is built in moves by itself");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_once_and_only_if_it_lasts() {
+        let mut waiting = Waiting::default();
+        let mut said =
+            |why: Option<&str>, ms: u64| waiting.worth_saying(why.map(str::to_owned), Duration::from_millis(ms)).map(str::to_owned);
+        assert_eq!(said(Some("nobody answers"), 100), None);
+        assert_eq!(said(Some("workers drain left"), 900), None, "another reason begins anew");
+        assert_eq!(said(Some("workers drain left"), 1800), None);
+        assert_eq!(said(Some("workers drain left"), 1900).as_deref(), Some("workers drain left"));
+        assert_eq!(said(Some("workers drain left"), 9000), None, "once");
+        assert_eq!(said(None, 9100), None);
+    }
+
+    #[test]
+    fn a_document_has_to_name_where_orders_lie_and_where_they_are_just_being_led() {
+        const DOCUMENT: &str = "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: left, kafka: {bootstrapServers: 'left:9092'}}]
+  topics: [{name: orders}]
+  events: [{name: OrderCreated}]
+";
+        let config = |backend: &str| crds::resolve(&crds::document::read(&DOCUMENT.replace("name: left", backend)).unwrap());
+        let first = SwitchState::first("l", "left");
+        assert_eq!(names_all(&first, &config("name: left")), Ok(()));
+        assert!(names_all(&first, &config("name: right")).unwrap_err().contains("orders lie on backend left"));
+        let prepared = first.noted(first.ruling("right", &[]).unwrap()).unwrap().prepared().unwrap();
+        assert_eq!(names_all(&prepared, &config("name: left")), Ok(()), "that is refused when it is prepared");
+        assert!(names_all(&prepared.held().unwrap(), &config("name: left")).unwrap_err().contains("backend right"));
     }
 }

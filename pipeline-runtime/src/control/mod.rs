@@ -16,7 +16,7 @@ mod switching;
 
 #[cfg(test)]
 pub use keeper::keep;
-pub use local::{Kept, Local, gate as local_gate};
+pub use local::{Kept, Local, gate as local_gate, names_all};
 pub use prepare::usable;
 pub use requests::Requests;
 pub use switching::Switching;

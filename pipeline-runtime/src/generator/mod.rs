@@ -6,7 +6,8 @@ mod shapes;
 
 use crate::codec::{self, Decoded, Draft, attribute};
 use crate::contract::{Contract, EventContract, Message};
-use crate::publish::Publisher;
+use crate::publish::{For, Publisher};
+use crate::telemetry::{End, Instruments, Kind, Metric, Value};
 use arc_swap::ArcSwap;
 use chrono::{DateTime, SecondsFormat, Utc};
 use crds::runtime_config::{GeneratorConfig, RuntimeConfig, TopicConfig};
@@ -40,14 +41,11 @@ pub struct Counters {
     pub failed: AtomicU64,
 }
 
-impl Counters {
-    /// As Prometheus reads it.
-    pub fn render(&self) -> String {
-        let (published, failed) = (self.published.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
-        format!(
-            "# TYPE orders_generated_total counter\norders_generated_total{{result=\"published\"}} {published}\n\
-             orders_generated_total{{result=\"failed\"}} {failed}\n"
-        )
+impl Instruments for Counters {
+    fn read(&self) -> Vec<Metric> {
+        let point = |result: &str, count: &AtomicU64| (vec![("result", result.to_owned())], Value::Total(count.load(Ordering::Relaxed)));
+        let points = vec![point("published", &self.published), point("failed", &self.failed)];
+        vec![Metric::new("orders_generated_total", "Orders that were made, and whether they were published.", points)]
     }
 }
 
@@ -225,10 +223,15 @@ impl Generator {
             attributes: vec![("source".into(), "generator".into()), (attribute::SCHEMA_VERSION.into(), codec::SCHEMA_VERSION.into())],
             data: decoded.data.to_string().into(),
         };
-        self.publisher.publish(&codec::encode(topic, &draft), PUBLISH_DEADLINE).await.map_err(|e| e.to_string())?;
+        let tracer = self.publisher.tracer();
+        let span = tracer.enter(None);
+        let what = For { trace: span.map(|span| span.context), order_id: None };
+        let result = self.publisher.publish_for(what, &codec::encode(topic, &draft), PUBLISH_DEADLINE).await;
+        tracer.end(span, || End::new(Kind::Internal, "generate").failed(result.as_ref().err().map(ToString::to_string)));
+        result.map_err(|e| e.to_string())?;
         if told {
             let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
-            tracing::info!(order_id, made_at = time, key = draft.key, "order published");
+            tracing::info!(orderId = order_id, made_at = time, key = draft.key, "order published");
         }
         Ok(())
     }

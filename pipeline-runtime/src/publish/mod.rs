@@ -1,6 +1,7 @@
 //! The gate and the publisher: the only way to a broker, for the API, the generator, emits and dead letters.
 
 mod brokers;
+mod counted;
 mod gate;
 mod publisher;
 mod seal;
@@ -11,7 +12,8 @@ mod states;
 mod tests;
 
 pub use brokers::Brokers;
+pub use counted::Counted;
 pub use gate::{Gate, NotNow, Pass};
-pub use publisher::Publisher;
+pub use publisher::{For, Publisher};
 pub use seal::{Unsealed, seal};
 pub use states::States;

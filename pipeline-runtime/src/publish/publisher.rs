@@ -1,6 +1,7 @@
-use super::{Brokers, Gate, Pass};
+use super::{Brokers, Counted, Gate, Pass};
 use crate::broker::{Broker, Completion, Header, Outgoing, PublishError, PublishResult};
 use crate::codec::attribute;
+use crate::telemetry::{Context, End, Kind, TRACEPARENT, Tracer};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use crds::switch::Opening;
@@ -20,6 +21,16 @@ pub struct Publisher {
     brokers: Arc<Brokers>,
     gate: Arc<Gate>,
     writing: Arc<ArcSwap<Writing>>,
+    counted: Arc<Counted>,
+    tracer: Tracer,
+}
+
+/// What a message is published for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct For<'a> {
+    /// The step of a trace that asks for it.
+    pub trace: Option<Context>,
+    pub order_id: Option<&'a str>,
 }
 
 /// Where messages went last: looked up anew only when the gate names another place.
@@ -30,12 +41,17 @@ struct Writing {
 }
 
 impl Writing {
-    fn stamped(&self, message: &Outgoing) -> Outgoing {
-        let Some(stamp) = &self.stamp else { return message.clone() };
+    /// As it goes to the broker: with the stamp of the epoch, and with the trace that it is part of, in the place of the one that the
+    /// message came from.
+    fn stamped(&self, message: &Outgoing, trace: Option<Context>) -> Outgoing {
+        if self.stamp.is_none() && trace.is_none() {
+            return message.clone();
+        }
         let Outgoing { topic, target, key, headers, payload } = message;
-        let mut stamped = Vec::with_capacity(headers.len() + 1);
-        stamped.extend_from_slice(headers);
-        stamped.push(stamp.clone());
+        let mut stamped = Vec::with_capacity(headers.len() + 2);
+        stamped.extend(headers.iter().filter(|header| trace.is_none() || &*header.name != TRACEPARENT).cloned());
+        stamped.extend(self.stamp.clone());
+        stamped.extend(trace.map(|trace| Header { name: TRACEPARENT.into(), value: trace.to_string().into() }));
         Outgoing { topic: topic.clone(), target: *target, key: key.clone(), headers: stamped, payload: payload.clone() }
     }
 }
@@ -48,7 +64,16 @@ impl Publisher {
 
     pub fn among(brokers: Arc<Brokers>, first: Arc<dyn Broker>, gate: Arc<Gate>) -> Publisher {
         let writing = Writing { opening: None, broker: first, stamp: None };
-        Publisher { brokers, gate, writing: Arc::new(ArcSwap::from_pointee(writing)) }
+        Publisher { brokers, gate, writing: Arc::new(ArcSwap::from_pointee(writing)), counted: Arc::default(), tracer: Tracer::default() }
+    }
+
+    /// The same, with its spans.
+    pub fn traced(self, tracer: Tracer) -> Publisher {
+        Publisher { tracer, ..self }
+    }
+
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The broker that is written to.
@@ -66,10 +91,30 @@ impl Publisher {
         &self.gate
     }
 
+    /// What was published so far.
+    pub fn counted(&self) -> &Arc<Counted> {
+        &self.counted
+    }
+
     /// Publishes and waits for the broker's ack, at most until the deadline. What failed for certain is tried again;
     /// what may have arrived is never sent twice: whoever asked decides, under the same id.
     pub async fn publish(&self, message: &Outgoing, within: Duration) -> PublishResult {
-        let deadline = Instant::now() + within;
+        self.publish_for(For::default(), message, within).await
+    }
+
+    /// The same as a step of a trace, which the message carries on.
+    pub async fn publish_for(&self, what: For<'_>, message: &Outgoing, within: Duration) -> PublishResult {
+        let began = Instant::now();
+        let span = self.tracer.child(what.trace);
+        // What is not sampled is carried on all the same: whoever began the trace decided for all.
+        let trace = span.map(|span| span.context).or(what.trace);
+        let result = self.attempt(message, trace, within, began + within).await;
+        self.counted.published(&result, began.elapsed());
+        self.tracer.end(span, || said(what, message, &result));
+        result
+    }
+
+    async fn attempt(&self, message: &Outgoing, trace: Option<Context>, within: Duration, deadline: Instant) -> PublishResult {
         let mut attempt = 1;
         loop {
             let last = attempt == ATTEMPTS;
@@ -78,7 +123,7 @@ impl Publisher {
             let pass = self.gate.pass(deadline).await.map_err(|why| refused(why.to_string()))?;
             let writing = self.writing_to(&pass).map_err(refused)?;
             let (completion, answer) = Completion::new(Some(pass));
-            writing.broker.publish(writing.stamped(message), completion);
+            writing.broker.publish(writing.stamped(message, trace), completion);
             let result = match timeout_at(deadline, answer).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => unknown("the client ended before the broker answered"),
@@ -121,6 +166,19 @@ impl Publisher {
     pub async fn flush(&self, deadline: Duration) {
         let brokers = self.brokers.all_opened();
         join_all(brokers.iter().map(|broker| broker.flush(deadline))).await;
+    }
+}
+
+fn said(what: For<'_>, message: &Outgoing, result: &PublishResult) -> End {
+    let end = End::new(Kind::Producer, format!("publish {}", message.topic));
+    let end = end.with("messaging.operation.type", "send").with("messaging.destination.name", &*message.topic);
+    let end = end.with_some("orderId", what.order_id);
+    match result {
+        Ok(position) => {
+            let end = end.with("messaging.destination.partition.id", position.partition.number.to_string());
+            end.with_number("messaging.kafka.offset", position.offset)
+        }
+        Err(error) => end.failed(Some(error.to_string())),
     }
 }
 

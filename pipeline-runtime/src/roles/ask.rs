@@ -25,16 +25,14 @@ pub struct SwitchFlags {
 }
 
 pub async fn run(flags: SwitchFlags) -> anyhow::Result<()> {
-    let environment = Environment::here(Path::new("."));
-    let key = environment.get("ADMIN_KEY").or(environment.get("API_KEY")).unwrap_or(DEV_KEY).to_owned();
-    let place = format!("{}/admin/backend-mode", flags.url.trim_end_matches('/'));
-    let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
+    let asker = Asker::new(&flags.url, &Environment::here(Path::new(".")))?;
+    let path = "/admin/backend-mode";
     let until = Instant::now() + Duration::from_secs(flags.wait);
-    let asked = answer(http.post(&place).header(HEADER, &key).json(&json!({"backend": flags.backend})), &place).await?;
+    let asked = asker.post(path, &json!({"backend": flags.backend})).await?;
     println!("asked for {}; orders are written to {}", flags.backend, text(&asked, "backend"));
     let mut said = String::new();
     loop {
-        let now = answer(http.get(&place).header(HEADER, &key), &place).await?;
+        let now = asker.get(path).await?;
         if now["requested"]["backend"] != flags.backend.as_str() {
             bail!("{} asks for {} now: this request is over", text(&now["requested"], "by"), text(&now["requested"], "backend"));
         }
@@ -57,24 +55,56 @@ pub async fn run(flags: SwitchFlags) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() >= until {
-            bail!("the switch is not done within {} s; it goes on, see GET {place}", flags.wait);
+            bail!("the switch is not done within {} s; it goes on, see GET {}", flags.wait, asker.place(path));
         }
         sleep(LOOK).await;
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder, place: &str) -> anyhow::Result<Json> {
-    let answer =
-        request.send().await.with_context(|| format!("{place} gives no answer: does the pipeline run there? Else say where with --url"))?;
-    let (status, body) = (answer.status(), answer.text().await?);
-    let json: Json = serde_json::from_str(&body).unwrap_or_default();
-    if status.is_success() {
-        return Ok(json);
-    }
-    let hint = if status.as_u16() == 401 { " (the key is taken from ADMIN_KEY, else API_KEY)" } else { "" };
-    bail!("{place} answers {status}: {}{hint}", json["message"].as_str().unwrap_or(&body))
+/// Asks the API of a pipeline that runs, with an administrator's key.
+pub(super) struct Asker {
+    http: reqwest::Client,
+    url: String,
+    key: String,
 }
 
-fn text<'j>(json: &'j Json, field: &str) -> &'j str {
+impl Asker {
+    pub fn new(url: &str, environment: &Environment) -> anyhow::Result<Asker> {
+        let key = environment.get("ADMIN_KEY").or(environment.get("API_KEY")).unwrap_or(DEV_KEY).to_owned();
+        let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
+        Ok(Asker { http, url: url.trim_end_matches('/').to_owned(), key })
+    }
+
+    pub fn place(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Json> {
+        let place = self.place(path);
+        self.answer(self.http.get(&place), &place).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Json) -> anyhow::Result<Json> {
+        let place = self.place(path);
+        self.answer(self.http.post(&place).json(body), &place).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, place: &str) -> anyhow::Result<Json> {
+        let answer = request.header(HEADER, &self.key).send().await.with_context(|| {
+            format!(
+                "{place} gives no answer: does the pipeline run there? Else say where with --url; to a cluster leads kubectl port-forward"
+            )
+        })?;
+        let (status, body) = (answer.status(), answer.text().await?);
+        let json: Json = serde_json::from_str(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(json);
+        }
+        let hint = if status.as_u16() == 401 { " (the key is taken from ADMIN_KEY, else API_KEY)" } else { "" };
+        bail!("{place} answers {status}: {}{hint}", json["message"].as_str().unwrap_or(&body))
+    }
+}
+
+pub(super) fn text<'j>(json: &'j Json, field: &str) -> &'j str {
     json[field].as_str().unwrap_or("-")
 }

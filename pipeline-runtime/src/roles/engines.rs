@@ -3,14 +3,18 @@
 use super::parts::Live;
 use super::{GRACE, stopped};
 use crate::broker::Broker;
+use crate::config::Secrets;
 use crate::control::Switching;
 use crate::publish::Publisher;
-use crate::store::Store;
-use crate::worker::{self, ViewDeps, WorkerDeps, WorkerError, WorkerHealth};
+use crate::store::Stores;
+use crate::worker::{self, AlertDeps, ReviewDeps, ViewDeps, WorkerDeps, WorkerError, WorkerHealth};
+use crds::pipeline::SecretKeyRef;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 /// A broker that cannot be opened, as a Secret is missing, is tried again after this.
@@ -21,7 +25,9 @@ pub struct Engines {
     pub publisher: Publisher,
     /// None: the pipeline has one backend.
     pub switching: Option<Arc<Switching>>,
-    pub store: Arc<dyn Store>,
+    pub stores: Stores,
+    /// For the address of the webhook that is told of dead letters.
+    pub secrets: Secrets,
 }
 
 impl Engines {
@@ -32,8 +38,8 @@ impl Engines {
         stop: &watch::Receiver<bool>,
     ) -> Vec<impl Future<Output = Result<(), WorkerError>> + Send + use<>> {
         let worker = |backend: String| {
-            let Engines { live, publisher, switching, store } = self;
-            let (live, publisher, switching, store) = (live.clone(), publisher.clone(), switching.clone(), store.clone());
+            let Engines { live, publisher, switching, stores, .. } = self;
+            let (live, publisher, switching, store) = (live.clone(), publisher.clone(), switching.clone(), stores.orders.clone());
             let (health, stop) = (health.clone(), stop.clone());
             async move {
                 let Some(broker) = opened(&publisher, &backend, &stop).await else { return Ok(()) };
@@ -54,11 +60,32 @@ impl Engines {
         self.backends().into_iter().map(worker).collect()
     }
 
+    /// Where dead letters are kept: whoever reads them on each broker, and whoever tells of them. Each runs until told to stop.
+    pub fn reviews(&self, health: &Arc<WorkerHealth>, stop: &watch::Receiver<bool>) -> Vec<BoxFuture<'static, Result<(), WorkerError>>> {
+        let Some(letters) = &self.stores.letters else { return Vec::new() };
+        let alert = Arc::new(Notify::new());
+        let review = |backend: String| {
+            let (live, publisher, stop) = (self.live.clone(), self.publisher.clone(), stop.clone());
+            let (letters, health, alert) = (letters.clone(), health.clone(), alert.clone());
+            async move {
+                let Some(broker) = opened(&publisher, &backend, &stop).await else { return Ok(()) };
+                let deps = ReviewDeps { config: live.config, contract: live.contract, broker, letters, health, alert };
+                worker::review(deps, stopped(stop)).await
+            }
+            .boxed()
+        };
+        let mut all: Vec<_> = self.backends().into_iter().map(review).collect();
+        let (secrets, config, letters) = (self.secrets.clone(), self.live.config.clone(), letters.clone());
+        let secret = Arc::new(move |reference: &SecretKeyRef| secrets.value(reference).map_err(|error| error.to_string()));
+        all.push(worker::alerts(AlertDeps { config, letters, health: health.clone(), due: alert, secret }, stopped(stop.clone())).boxed());
+        all
+    }
+
     /// The same for processes without a database: views of the orders, each from its broker.
     pub fn views(&self, stop: &watch::Receiver<bool>) -> Vec<impl Future<Output = ()> + Send + use<>> {
         let view = |backend: String| {
-            let Engines { live, publisher, switching, store } = self;
-            let (live, publisher, switching, store) = (live.clone(), publisher.clone(), switching.clone(), store.clone());
+            let Engines { live, publisher, switching, stores, .. } = self;
+            let (live, publisher, switching, store) = (live.clone(), publisher.clone(), switching.clone(), stores.orders.clone());
             let stop = stop.clone();
             async move {
                 let Some(broker) = opened(&publisher, &backend, &stop).await else { return };

@@ -6,17 +6,20 @@ mod ask;
 mod credentials;
 mod engines;
 mod greeting;
+mod letters;
 mod membership;
 mod parts;
 mod pod;
 mod up;
 
 pub use ask::{SwitchFlags, run as switch};
+pub use letters::{LetterFlags, run as dlq};
 #[cfg(test)]
 pub(crate) use parts::{Live, wishes};
 pub use pod::{PodFlags, run as pod};
 pub use up::{UpFlags, run as up};
 
+use crate::telemetry::FLUSH;
 use crate::worker;
 use crds::pipeline::{GRACE_SECONDS, PRE_STOP_SECONDS};
 use std::time::Duration;
@@ -28,8 +31,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long what was handed to the broker may take to be answered for, at the very end.
 const SETTLE: Duration = Duration::from_secs(5);
 // The sum of all that an ending pod may take: a pod that is killed before would have to be cleaned up after.
-const _: () = assert!(PRE_STOP_SECONDS as u64 + GRACE.as_secs() + SETTLE.as_secs() < GRACE_SECONDS as u64);
-const _: () = assert!(GRACE.as_secs() + worker::LEAVING.as_secs() + SETTLE.as_secs() < GRACE_SECONDS as u64);
+const _: () = assert!(PRE_STOP_SECONDS as u64 + GRACE.as_secs() + SETTLE.as_secs() + FLUSH.as_secs() < GRACE_SECONDS as u64);
+const _: () = assert!(GRACE.as_secs() + worker::LEAVING.as_secs() + SETTLE.as_secs() + FLUSH.as_secs() < GRACE_SECONDS as u64);
 
 /// Turns true at the first SIGTERM or SIGINT. A second SIGINT ends the process at once, for a person who will not wait.
 fn told_to_stop() -> anyhow::Result<watch::Sender<bool>> {

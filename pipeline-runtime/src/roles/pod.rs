@@ -14,7 +14,8 @@ use crate::publish::{Brokers, Publisher};
 use crate::sqlite::Place;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{FailedMessages, Store, StoreError, Stores};
+use crate::telemetry::{self, Carried, Lines};
 use crate::worker::WorkerHealth;
 use anyhow::Context;
 use axum::Router;
@@ -53,7 +54,7 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let environment = Environment::here(Path::new("."));
     let source = Source { file: flags.config, purpose: Purpose::Deploy, environment: environment.clone() };
     let (config, said) = source.read().map_err(anyhow::Error::msg)?;
-    crate::telemetry::start(config.telemetry.log_level);
+    telemetry::start(config.telemetry.log_level, Lines::Collected);
     for what in said {
         tracing::info!("from the environment: {what}");
     }
@@ -63,7 +64,7 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let mut beside = Beside::new();
     let (opened_by, known) = (config.clone(), secrets.clone());
     let brokers = Brokers::new(move |name| kafka(&opened_by, name, &known, role).map_err(|error| format!("{error:#}")));
-    let membership = tokio::select! {
+    let mut membership = tokio::select! {
         begun = Membership::begin(&config, role, brokers, flags.switch, started, &mut beside) => begun?,
         () = stopped(stop.subscribe()) => return Ok(()),
     };
@@ -76,7 +77,11 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
             stop.send_replace(true);
         });
     }
-    let pod = Pod { role, live: Live::new(config)?, membership, secrets, source, stop: stop.subscribe(), beside };
+    let live = Live::new(config)?;
+    let carried = Carried::start(&live.config, Some(role.name()), secrets.environment()).map_err(anyhow::Error::msg)?;
+    membership.publisher = membership.publisher.traced(carried.tracer.clone());
+    carried.metrics.add(membership.publisher.counted().clone());
+    let pod = Pod { role, live, membership, secrets, source, stop: stop.subscribe(), beside, carried };
     match role {
         Role::Api => pod.api(listener).await,
         Role::Worker => pod.worker(listener).await,
@@ -102,12 +107,14 @@ pub(super) fn kafka(config: &RuntimeConfig, backend: &str, secrets: &Secrets, ro
 }
 
 /// The document's store; migrated by whoever comes first, as soon as it answers.
-pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Stores> {
+    let mut letters: Option<Arc<dyn FailedMessages>> = None;
     let store: Arc<dyn Store> = match &config.store {
         StoreConfig::Postgres { url, schema } => {
             let first = secrets.value(url)?;
             let store = Arc::new(PostgresStore::connect(&first, schema, PostgresOptions::default()).await?);
             beside.spawn(follow_url(store.clone(), first, url.clone(), secrets.clone()));
+            letters = Some(store.clone());
             store
         }
         StoreConfig::Memory { max_orders } => Arc::new(SqliteStore::open(&Place::Memory, Some(*max_orders)).await?),
@@ -117,7 +124,7 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mu
         loop {
             match migrating.migrate().await {
                 Ok(()) => return Ok(()),
-                Err(StoreError::Transient(reason)) => {
+                Err(StoreError::Transient(reason) | StoreError::Away(reason)) => {
                     tracing::warn!(reason, "the store's tables cannot be made yet, trying again in {pause:?}")
                 }
                 Err(refused) => return Err(refused),
@@ -131,7 +138,7 @@ pub(super) async fn store(config: &RuntimeConfig, secrets: &Secrets, beside: &mu
     if let Ok(done) = tokio::time::timeout(Duration::from_secs(5), &mut migrate).await {
         done??;
     }
-    Ok(store)
+    Ok(Stores { orders: store, letters })
 }
 
 /// New connections are made with the address and the password that are mounted now.
@@ -153,6 +160,7 @@ struct Pod {
     source: Source,
     stop: watch::Receiver<bool>,
     beside: Beside,
+    carried: Carried,
 }
 
 impl Pod {
@@ -160,14 +168,16 @@ impl Pod {
         self.membership.publisher.clone()
     }
 
-    fn engines(&self, store: Arc<dyn Store>) -> Engines {
-        Engines { live: self.live.clone(), publisher: self.publisher(), switching: self.membership.switching.clone(), store }
+    fn engines(&self, stores: Stores) -> Engines {
+        let (live, secrets) = (self.live.clone(), self.secrets.clone());
+        Engines { live, secrets, publisher: self.publisher(), switching: self.membership.switching.clone(), stores }
     }
 
     /// The very last: what was published is answered for, and nobody waits for this pod any more.
     async fn end(self) {
         settle(&self.membership.publisher).await;
         self.membership.end().await;
+        self.carried.end().await;
     }
 
     /// What needs a new start is not for this pod: the operator makes new ones for it.
@@ -181,23 +191,36 @@ impl Pod {
         let config = self.live.config.load_full();
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let keys = keys(&api.keys, &self.secrets, None, &mut self.beside)?;
-        let store = store(&config, &self.secrets, &mut self.beside).await?;
+        let stores = store(&config, &self.secrets, &mut self.beside).await?;
         let admin = match &api.admin_keys {
             Some(secret) => {
                 let keys = keys_in(secret, &self.secrets, &mut self.beside)?;
-                Some(Admin { keys, requests: self.membership.requests(&self.live) })
+                Some(Admin {
+                    keys,
+                    requests: self.membership.requests(&self.live),
+                    config: self.live.config.clone(),
+                    letters: stores.letters.clone(),
+                })
             }
             None => None,
         };
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
         let publisher = self.publisher();
         let health = Health::new(publisher.broker().name(), strict);
-        tokio::spawn(health.clone().watch(publisher.clone(), Some(store.clone()), health::EVERY));
+        tokio::spawn(health.clone().watch(publisher.clone(), Some(stores.orders.clone()), health::EVERY));
         if matches!(config.store, StoreConfig::Memory { .. }) {
             // Without a database each API process keeps a view of its own, read from the topics.
-            self.engines(store.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
+            self.engines(stores.clone()).views(&self.stop).into_iter().for_each(|view| drop(tokio::spawn(view)));
         }
-        let parts = ApiParts { contract: self.live.contract.clone(), publisher: publisher.clone(), store, keys, admin, health };
+        let parts = ApiParts {
+            contract: self.live.contract.clone(),
+            publisher: publisher.clone(),
+            store: stores.orders,
+            keys,
+            admin,
+            health,
+            metrics: self.carried.metrics.clone(),
+        };
         let state = ApiState::new(&config, parts)?;
         let reloading = state.clone();
         self.follow(move |new| reloading.reload(new).map_err(|e| e.to_string()));
@@ -209,16 +232,16 @@ impl Pod {
 
     async fn worker(mut self, listener: TcpListener) -> anyhow::Result<()> {
         let config = self.live.config.load_full();
-        let store = store(&config, &self.secrets, &mut self.beside).await?;
+        let stores = store(&config, &self.secrets, &mut self.beside).await?;
         let health = Arc::new(WorkerHealth::default());
         self.follow(|_| Ok(()));
         let publisher = self.publisher();
-        let side = self.side(listener, &publisher, {
-            let health = health.clone();
-            Arc::new(move || health.counters.render())
-        });
+        self.carried.metrics.add(health.clone());
+        let side = self.side(listener, &publisher);
         let mut engines = JoinSet::new();
-        self.engines(store).workers(&health, &self.stop).into_iter().for_each(|worker| drop(engines.spawn(worker)));
+        let all = self.engines(stores);
+        all.workers(&health, &self.stop).into_iter().for_each(|worker| drop(engines.spawn(worker)));
+        all.reviews(&health, &self.stop).into_iter().for_each(|review| drop(engines.spawn(review)));
         let mut ended = Ok(());
         while let Some(done) = engines.join_next().await {
             ended = done.map_err(anyhow::Error::from).and_then(|done| Ok(done?));
@@ -237,7 +260,8 @@ impl Pod {
         let publisher = self.publisher();
         let generator = generator(&self.live, publisher.clone(), counters.clone());
         self.follow(|_| Ok(()));
-        let side = self.side(listener, &publisher, Arc::new(move || counters.render()));
+        self.carried.metrics.add(counters);
+        let side = self.side(listener, &publisher);
         generator.run(self.stop.clone()).await;
         self.end().await;
         side.abort();
@@ -245,15 +269,10 @@ impl Pod {
     }
 
     /// Health and metrics of a role that serves nothing else.
-    fn side(
-        &self,
-        listener: TcpListener,
-        publisher: &Publisher,
-        metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    ) -> tokio::task::JoinHandle<()> {
+    fn side(&self, listener: TcpListener, publisher: &Publisher) -> tokio::task::JoinHandle<()> {
         let health = Health::new(publisher.broker().name(), false);
         tokio::spawn(health.clone().watch(publisher.clone(), None, health::EVERY));
-        let routes: Router = health::router(health, Some(metrics));
+        let routes: Router = health::router(health, self.carried.metrics.clone());
         tokio::spawn(async move {
             serve(listener, routes, Limits { connections: 64, ..Limits::default() }, std::future::pending()).await;
         })

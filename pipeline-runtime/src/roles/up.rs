@@ -9,12 +9,14 @@ use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serv
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::config::{Environment, Secrets, Source, document};
-use crate::control::{Kept, Local, Requests, Switching, local_gate};
+use crate::control::{Kept, Local, Requests, Switching, local_gate, names_all};
 use crate::generator::Counters;
-use crate::publish::{Brokers, Gate, Publisher};
+use crate::publish::{Brokers, Gate, Publisher, States};
 use crate::sqlite::{Database, Place};
-use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, Stores};
+use crate::telemetry::{self, Carried, Lines};
+use crate::worker::WorkerHealth;
 use anyhow::Context;
 use crds::Role;
 use crds::document::Purpose;
@@ -40,7 +42,8 @@ pub struct UpFlags {
     /// Where the state is kept. Default: .orderpipeline/<name>
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Use the broker and the store that the document names, instead of the built-in ones.
+    /// Use the broker and the store that the document names, instead of the built-in ones. With several backends only one process may do
+    /// so: it moves from one to the other without asking anybody else.
     #[arg(long)]
     pub live: bool,
 }
@@ -48,16 +51,16 @@ pub struct UpFlags {
 pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let stop = told_to_stop()?.subscribe();
     let environment = Environment::here(Path::new("."));
-    // As the built-in parts stand for those of the document, what overrides these does not matter either.
+    // As the built-in parts stand for those of the document, what overrides these does not matter either; a collector is a real one.
     let (purpose, overriding) =
-        if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, Environment::default()) };
+        if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, environment.of_telemetry()) };
     let text = std::fs::read_to_string(&flags.file).with_context(|| format!("{} cannot be read", flags.file.display()))?;
     let pipeline = document(&flags.file, &text, purpose).map_err(anyhow::Error::msg)?;
     let mut config = crds::resolve(&pipeline);
     for what in overriding.apply(&mut config).map_err(anyhow::Error::msg)? {
         eprintln!("from the environment: {what}");
     }
-    crate::telemetry::start(config.telemetry.log_level);
+    telemetry::start(config.telemetry.log_level, Lines::Plain);
     let key = Key::of(&environment, Path::new("."));
     let secrets = Secrets::new(SECRETS_DIR, environment);
     let source = Source { file: flags.file.clone(), purpose, environment: overriding };
@@ -74,7 +77,7 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
             Ended::Told => return Ok(()),
             Ended::Changed(new) => config = *new,
         }
-        crate::telemetry::follow(config.telemetry.log_level);
+        telemetry::follow(config.telemetry.log_level);
         tracing::info!("starting anew with the changed document");
     }
 }
@@ -87,7 +90,7 @@ pub struct Grounds {
     /// Which broker holds which orders.
     kept: Kept,
     switch: Arc<SwitchState>,
-    store: Arc<dyn Store>,
+    stores: Stores,
     /// For people: where messages and orders are.
     pub broker_is: String,
     pub store_is: String,
@@ -101,8 +104,7 @@ fn folder(config: &RuntimeConfig, flags: &UpFlags) -> PathBuf {
 }
 
 /// Which broker holds which orders, where nothing was kept yet: those of the document.
-fn switch_state(config: &RuntimeConfig, flags: &UpFlags) -> anyhow::Result<(Kept, Arc<SwitchState>)> {
-    let kept = Kept::new(&folder(config, flags));
+fn switch_state(config: &RuntimeConfig, kept: Kept) -> anyhow::Result<(Kept, Arc<SwitchState>)> {
     let state = Arc::new(kept.read(config)?);
     Ok((kept, state))
 }
@@ -118,7 +120,7 @@ impl Grounds {
             built_in.push(Arc::new(EmbeddedBroker::open(database.clone(), &backend.name).await?));
         }
         let brokers = Brokers::of(built_in.iter().map(|broker| broker.clone() as Arc<dyn Broker>));
-        let (kept, switch) = switch_state(config, flags)?;
+        let (kept, switch) = switch_state(config, Kept::new(&folder(config, flags)))?;
         let writing = switch.newest().backend.clone();
         let stands_for = match &config.store {
             StoreConfig::Postgres { .. } => "SQLite in the place of PostgreSQL",
@@ -131,13 +133,13 @@ impl Grounds {
             brokers,
             kept,
             switch,
-            store,
+            stores: Stores { orders: store.clone(), letters: Some(store) },
             database: Some((database, built_in)),
         })
     }
 
     async fn live(config: &RuntimeConfig, flags: &UpFlags, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Grounds> {
-        let (kept, switch) = switch_state(config, flags)?;
+        let (kept, switch) = switch_state(config, Kept::live(&folder(config, flags))?)?;
         let writing = switch.newest().backend.clone();
         let backend = config.backends.iter().find(|b| *b.name == *writing).and_then(|b| b.kafka.as_ref());
         let address = backend.and_then(|k| k.bootstrap_servers.as_deref()).unwrap_or("its address");
@@ -153,7 +155,7 @@ impl Grounds {
             brokers,
             kept,
             switch,
-            store: pod::store(config, secrets, beside).await?,
+            stores: pod::store(config, secrets, beside).await?,
             database: None,
         })
     }
@@ -181,6 +183,7 @@ struct Up {
     place: Grounds,
     secrets: Secrets,
     beside: Beside,
+    carried: Carried,
 }
 
 /// Why it ended.
@@ -215,7 +218,9 @@ impl Up {
             *address = bound.local_addr()?;
             listener = Some(bound);
         }
-        Ok((Up { live: Live::new(config)?, place, secrets: secrets.clone(), beside }, listener))
+        let live = Live::new(config)?;
+        let carried = Carried::start(&live.config, None, secrets.environment()).map_err(anyhow::Error::msg)?;
+        Ok((Up { live, place, secrets: secrets.clone(), beside, carried }, listener))
     }
 
     /// Runs until told to stop, or until the document needs a new start; ends what is in flight, in order.
@@ -225,7 +230,8 @@ impl Up {
             0 | 1 => Gate::open(),
             _ => local_gate(&config, &self.place.switch).context("a gate obeys the state that it was given")?,
         };
-        let publisher = Publisher::among(self.place.brokers.clone(), self.place.broker.clone(), gate);
+        let publisher = Publisher::among(self.place.brokers.clone(), self.place.broker.clone(), gate).traced(self.carried.tracer.clone());
+        self.carried.metrics.add(publisher.counted().clone());
         let switching = publisher.gate().states().map(|states| Switching::new(states, Rules::in_force()));
         // The worker ends after the others: dead letters and emits go through the same publisher.
         let (first, last) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -236,7 +242,9 @@ impl Up {
             None => None,
         };
         if config.generator.is_some() {
-            let running = generator(&self.live, publisher.clone(), Arc::new(Counters::default())).run(first.subscribe());
+            let counters = Arc::new(Counters::default());
+            self.carried.metrics.add(counters.clone());
+            let running = generator(&self.live, publisher.clone(), counters).run(first.subscribe());
             roles.spawn(async move {
                 running.await;
                 (Role::Generator, Ok(()))
@@ -256,7 +264,7 @@ impl Up {
                 (Role::Api, Ok(()))
             });
         }
-        let mut changed = self.follow(source, api);
+        let mut changed = self.follow(source, api, publisher.gate().states());
         let ended = tokio::select! {
             () = stopped(stop) => Ok(Ended::Told),
             Some(new) = changed.recv() => Ok(Ended::Changed(new)),
@@ -285,6 +293,7 @@ impl Up {
             }
             database.close().await;
         }
+        self.carried.end().await;
         result
     }
 
@@ -299,18 +308,24 @@ impl Up {
     ) -> anyhow::Result<Arc<ApiState>> {
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
         let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict);
-        self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.store.clone()), health::EVERY));
+        self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.stores.orders.clone()), health::EVERY));
         let keys = keys(&api.keys, &self.secrets, Some(DEV_KEY), &mut self.beside)?;
         let states = publisher.gate().states();
         let requests = states.map(|states| Requests { config: self.live.config.clone(), states, asked: asked.clone() });
         let parts = ApiParts {
             contract: self.live.contract.clone(),
             publisher: publisher.clone(),
-            store: self.place.store.clone(),
+            store: self.place.stores.orders.clone(),
             // Whoever has the key of a laptop is its administrator.
-            admin: Some(Admin { keys: keys.clone(), requests }),
+            admin: Some(Admin {
+                keys: keys.clone(),
+                requests,
+                config: self.live.config.clone(),
+                letters: self.place.stores.letters.clone(),
+            }),
             keys,
             health,
+            metrics: self.carried.metrics.clone(),
         };
         let state = ApiState::new(config, parts)?;
         let serving = serve(listener, router(state.clone()), Limits { grace: GRACE, ..Limits::default() }, stopped(stop.subscribe()));
@@ -322,7 +337,7 @@ impl Up {
     }
 
     /// What arrives is a document that needs a new start.
-    fn follow(&mut self, source: Source, api: Option<Arc<ApiState>>) -> mpsc::Receiver<Box<RuntimeConfig>> {
+    fn follow(&mut self, source: Source, api: Option<Arc<ApiState>>, states: Option<States>) -> mpsc::Receiver<Box<RuntimeConfig>> {
         let (sender, changed) = mpsc::channel(1);
         let config = self.live.config.load_full();
         let first = config.clone();
@@ -330,8 +345,11 @@ impl Up {
             stays_what_it_is(&first, new)?;
             api.as_ref().map_or(Ok(()), |api| api.reload(new).map_err(|e| e.to_string()))
         };
+        let begun_by = self.place.switch.clone();
         let needs_start = move |new: RuntimeConfig| {
             stays_what_it_is(&config, &new)?;
+            // Else the new start would end the process.
+            names_all(&states.as_ref().map_or_else(|| begun_by.clone(), States::borrow), &new)?;
             let _ = sender.try_send(Box::new(new)); // full: a new start is on its way already
             Ok(())
         };
@@ -341,9 +359,15 @@ impl Up {
 
     /// One worker for each backend: which of them reads is part of the switch.
     fn spawn_worker(&self, publisher: &Publisher, switching: Option<Arc<Switching>>, stop: &watch::Sender<bool>, roles: &mut Roles) {
-        let engines = Engines { live: self.live.clone(), publisher: publisher.clone(), switching, store: self.place.store.clone() };
-        for worker in engines.workers(&Arc::default(), &stop.subscribe()) {
+        let (live, stores, secrets) = (self.live.clone(), self.place.stores.clone(), self.secrets.clone());
+        let engines = Engines { live, publisher: publisher.clone(), switching, stores, secrets };
+        let health = Arc::new(WorkerHealth::default());
+        self.carried.metrics.add(health.clone());
+        for worker in engines.workers(&health, &stop.subscribe()) {
             roles.spawn(async move { (Role::Worker, worker.await.map_err(Into::into)) });
+        }
+        for review in engines.reviews(&health, &stop.subscribe()) {
+            roles.spawn(async move { (Role::Worker, review.await.map_err(Into::into)) });
         }
     }
 }

@@ -19,7 +19,25 @@ pub fn failed(doing: &str, error: sqlx::Error) -> StoreError {
         _ => false,
     };
     let sentence = format!("{doing}: {error}");
-    if refused { StoreError::Refused(sentence) } else { StoreError::Transient(sentence) }
+    match refused {
+        true => StoreError::Refused(sentence),
+        false if is_away(&error) => StoreError::Away(sentence),
+        false => StoreError::Transient(sentence),
+    }
+}
+
+fn is_away(error: &sqlx::Error) -> bool {
+    use sqlx::Error::*;
+    match error {
+        Io(_) | Tls(_) | Protocol(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
+        Database(e) => e.try_downcast_ref::<PgDatabaseError>().is_some_and(|e| postgres_is_away(e.code())),
+        _ => false,
+    }
+}
+
+/// By SQLSTATE: connections, resources of the server, and its being ended or not yet begun.
+fn postgres_is_away(code: &str) -> bool {
+    ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
 }
 
 /// By SQLSTATE: data exceptions, constraints and limits. Not a unique violation: the same event under two orders at once; the next try sees it.
@@ -46,6 +64,13 @@ mod tests {
         {
             assert!(!postgres_refuses(code), "{code}");
         }
+        let away: Vec<&str> =
+            ["08006", "53300", "53100", "57P01", "57P03", "57014", "40P01", "55P03"].into_iter().filter(|c| postgres_is_away(c)).collect();
+        assert_eq!(
+            away,
+            ["08006", "53300", "53100", "57P01", "57P03"],
+            "a lock that is held and a call that takes too long may be the change's own"
+        );
         assert!(sqlite_refuses("1299"), "a column that must not be null");
         assert!(!sqlite_refuses("13") && !sqlite_refuses("5") && !sqlite_refuses("1"));
     }
@@ -53,7 +78,7 @@ mod tests {
     #[test]
     fn a_lost_connection_is_worth_another_try() {
         let lost = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        assert!(matches!(failed("applying 3 changes", lost), StoreError::Transient(s) if s.starts_with("applying 3 changes")));
-        assert!(matches!(failed("x", sqlx::Error::PoolTimedOut), StoreError::Transient(_)));
+        assert!(matches!(failed("applying 3 changes", lost), StoreError::Away(s) if s.starts_with("applying 3 changes")));
+        assert!(matches!(failed("x", sqlx::Error::PoolTimedOut), StoreError::Away(_)));
     }
 }

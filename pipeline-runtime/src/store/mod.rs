@@ -6,12 +6,14 @@
 
 mod check;
 mod failure;
+mod letters;
 mod plan;
 pub mod postgres;
 pub mod sqlite;
 pub mod suite;
 
 pub use check::unstorable;
+pub use letters::{Content, Facts, Failed, FailedMessages, FailedPage, Filter, Letter, MOST_KEPT};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::SqliteStore;
 
@@ -19,6 +21,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, value::RawValue};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What one event does to one order. As JSON it waits for its Create.
@@ -126,9 +129,12 @@ fn raw<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Erro
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Worth another try: connection lost, deadlock, serialisation, too many connections, disk full.
+    /// Worth another try: deadlock, serialisation, no answer in time.
     #[error("the store cannot be used now: {0}")]
     Transient(String),
+    /// Likewise, and whatever was asked is not to blame: connection lost or refused, too many connections, disk full.
+    #[error("the store is away: {0}")]
+    Away(String),
     /// The same change will fail again: a value out of range, text that the database cannot hold.
     #[error("the store refuses: {0}")]
     Refused(String),
@@ -209,6 +215,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// The dead letters of these events, returned by `tidy`, are written.
     async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError>;
+}
+
+/// What a process keeps things in.
+#[derive(Clone)]
+pub struct Stores {
+    pub orders: Arc<dyn Store>,
+    /// None: the store is in memory and bounded, and what else it holds would be gone with the pod.
+    pub letters: Option<Arc<dyn FailedMessages>>,
 }
 
 /// How long who called `tidy` has for writing the dead letters, before they are returned to the next caller.

@@ -5,15 +5,21 @@
 //! a minute without a database would turn every order in flight into a dead letter.
 
 use super::Shared;
+use super::health::CircuitHealth;
 use super::lanes::Key;
 use crate::store::{Applied, Change, StoreError};
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-/// A batch that fails while the store works is tried so often before it is halved: deadlocks and lost connections pass.
+/// A batch that fails while the store works is tried so often before it is halved: deadlocks pass.
 const TRIES_BEFORE_HALVING: u32 = 3;
+/// A connection that breaks says nothing about what was on it, so that this costs no attempt; but so often in a row, with a store that
+/// works in between, it must be that. Takes about a minute.
+const MOST_LOST: u32 = 20;
+const LONGEST_BACKOFF: Duration = Duration::from_millis(3200);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(5);
@@ -70,7 +76,7 @@ impl Shared {
                     let turn = &turns[open[0]];
                     came[open[0]] = match error {
                         StoreError::Refused(reason) => Came::Refused(reason),
-                        StoreError::Transient(reason) => {
+                        StoreError::Transient(reason) | StoreError::Away(reason) => {
                             if !turn.last_attempt {
                                 held.insert(turn.key);
                             }
@@ -91,8 +97,10 @@ impl Shared {
     async fn apply_part(&self, changes: &[Change], whole: bool) -> Part {
         let deadline = self.deps.config.load().worker.as_ref().map_or(Duration::from_secs(60), |worker| worker.deadline);
         let allowed = if whole && changes.len() > 1 { TRIES_BEFORE_HALVING } else { 1 };
-        let mut tries = 0;
+        let (mut tries, mut lost) = (0, 0);
         loop {
+            // Known to be down: somebody asks already.
+            self.breaker.closed().await;
             let seen = self.breaker.healed();
             let error = match timeout(deadline, self.deps.store.apply(changes)).await {
                 Ok(Ok(applied)) if applied.len() == changes.len() => return Part::Applied(applied),
@@ -106,15 +114,16 @@ impl Shared {
                 return Part::Failed(error);
             }
             match self.store_works(seen, &error).await {
+                Works::Yes if matches!(error, StoreError::Away(_)) && lost < MOST_LOST => lost += 1,
                 Works::Yes => tries += 1,
                 // It was down: these changes are not to blame.
-                Works::Again => tries = 0,
+                Works::Again => (tries, lost) = (0, 0),
                 Works::Stopped => return Part::Stopped,
             }
             if tries >= allowed {
                 return Part::Failed(error);
             }
-            if !self.sleep(FIRST_BACKOFF * 2u32.pow(tries)).await {
+            if !self.sleep((FIRST_BACKOFF * 2u32.pow((tries + lost).min(10))).min(LONGEST_BACKOFF)).await {
                 return Part::Stopped;
             }
         }
@@ -127,7 +136,7 @@ impl Shared {
             return Works::Again;
         }
         let mut pause = FIRST_BACKOFF;
-        let mut open = None;
+        let mut open: Option<Open<'_>> = None;
         loop {
             match timeout(PROBE_DEADLINE, self.probe()).await {
                 Ok(Ok(())) => break,
@@ -138,7 +147,7 @@ impl Shared {
                     );
                     if open.is_none() {
                         tracing::error!(first = %error, reason, "the store takes nothing: work waits for it, no event loses an attempt");
-                        open = Some(tokio::time::Instant::now());
+                        open = Some(Open::new(&self.breaker, &self.deps.health.counters.store_circuit));
                     }
                     self.deps.health.set_store_trouble(Some(reason));
                 }
@@ -148,8 +157,8 @@ impl Shared {
             }
             pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
         }
-        let Some(since) = open else { return Works::Yes };
-        tracing::info!(seconds = since.elapsed().as_secs_f64(), "the store takes writes again");
+        let Some(open) = open else { return Works::Yes };
+        tracing::info!(seconds = open.since.elapsed().as_secs_f64(), "the store takes writes again");
         self.deps.health.set_store_trouble(None);
         self.breaker.heal();
         Works::Again
@@ -192,19 +201,49 @@ enum Works {
     Stopped,
 }
 
-/// Whether the store is known to be down is one question for all appliers.
+/// The circuit breaker before the store, one for all appliers. Closed: everybody applies. Half open: something failed, and whoever has the
+/// turn asks whether the store takes writes, as often as it must. Open: it does not, and nobody applies until it does.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     turn: tokio::sync::Mutex<()>,
-    healed: std::sync::atomic::AtomicU64,
+    open: AtomicBool,
+    healed: AtomicU64,
 }
 
 impl Breaker {
     fn healed(&self) -> u64 {
-        self.healed.load(std::sync::atomic::Ordering::SeqCst)
+        self.healed.load(SeqCst)
     }
     fn heal(&self) {
-        self.healed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.healed.fetch_add(1, SeqCst);
+    }
+    /// Waits while it is open.
+    async fn closed(&self) {
+        if self.open.load(SeqCst) {
+            drop(self.turn.lock().await);
+        }
+    }
+}
+
+/// The breaker is open as long as this lives, however whoever asks ends.
+struct Open<'a> {
+    since: Instant,
+    breaker: &'a Breaker,
+    health: &'a CircuitHealth,
+}
+
+impl<'a> Open<'a> {
+    fn new(breaker: &'a Breaker, health: &'a CircuitHealth) -> Open<'a> {
+        breaker.open.store(true, SeqCst);
+        health.opened();
+        Open { since: Instant::now(), breaker, health }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.breaker.open.store(false, SeqCst);
+        self.health.closed();
     }
 }
 

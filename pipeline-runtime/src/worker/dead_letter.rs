@@ -2,18 +2,24 @@
 
 use super::Shared;
 use super::failure::Failure;
+use super::health::Ended;
 use super::lanes::InHand;
 use crate::broker::{Header, Incoming, Outgoing, Position, Target};
-use crate::codec::attribute;
+use crate::codec::{self, attribute};
+use crate::publish::For;
 use crate::store::Change;
+use crate::telemetry::Context;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// The headers of a dead letter. Those of the message itself stay as they were, so that a replay is the message again.
 pub mod header {
+    /// Follows from where the message lay: the same letter, written once more after a crash, has the same.
+    pub const ID: &str = "dlq-id";
     pub const TOPIC: &str = "dlq-topic";
     pub const PARTITION: &str = "dlq-partition";
     pub const OFFSET: &str = "dlq-offset";
@@ -28,7 +34,8 @@ pub mod header {
     pub const CUT_FROM: &str = "dlq-cut-from";
     /// `change` where the body is not the message but what the store had kept of it.
     pub const BODY: &str = "dlq-body";
-    pub const ALL: [&str; 12] = [TOPIC, PARTITION, OFFSET, KEY, PUBLISH_TIME, REASON, ERROR_TYPE, ATTEMPTS, TIME, EVENT_ID, CUT_FROM, BODY];
+    pub const ALL: [&str; 13] =
+        [ID, TOPIC, PARTITION, OFFSET, KEY, PUBLISH_TIME, REASON, ERROR_TYPE, ATTEMPTS, TIME, EVENT_ID, CUT_FROM, BODY];
 }
 
 /// The most characters of a reason: headers count against the message's size.
@@ -42,13 +49,27 @@ const LIMIT_HOLDS: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
-/// The dead letter of a message. `most` bounds its size where the topic's limit is known.
-pub fn letter(topic: &str, message: &Incoming, failure: &Failure, attempts: u32, now: DateTime<Utc>, most: Option<usize>) -> Outgoing {
+/// The id of the letter of a message that lay there.
+pub fn letter_id(backend: &str, at: &Position, timestamp_ms: i64) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("dead letter\n{backend}\n{}", codec::place_in_time(at, timestamp_ms)).as_bytes())
+}
+
+/// The dead letter of a message that was read from this backend. `most` bounds its size where the topic's limit is known.
+pub fn letter(
+    topic: &str,
+    backend: &str,
+    message: &Incoming,
+    failure: &Failure,
+    attempts: u32,
+    now: DateTime<Utc>,
+    most: Option<usize>,
+) -> Outgoing {
     let Position { partition, offset } = &message.at;
     let mut headers: Vec<Header> =
         message.headers.iter().filter(|h| &*h.name != attribute::STAMP && !header::ALL.contains(&&*h.name)).cloned().collect();
     let published = DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default();
     let mut note = |name: &str, value: Bytes| headers.push(Header { name: name.into(), value });
+    note(header::ID, letter_id(backend, &message.at, message.timestamp_ms).to_string().into());
     note(header::TOPIC, Bytes::copy_from_slice(partition.topic.as_bytes()));
     note(header::PARTITION, partition.number.to_string().into());
     note(header::OFFSET, offset.to_string().into());
@@ -95,7 +116,9 @@ pub fn expired(topic: &str, change: &Change, failure: &Failure, now: DateTime<Ut
         "tenant": change.fields.tenant, "customer": change.fields.customer, "items": change.fields.items, "total": change.fields.total,
         "status": change.fields.status, "set": change.set, "append": change.append,
     });
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("expired\n{}\n{}", change.source, change.event_id).as_bytes());
     let notes = [
+        (header::ID, id.to_string()),
         (header::TOPIC, from.to_owned()),
         (header::PARTITION, partition.to_owned()),
         (header::OFFSET, offset.to_owned()),
@@ -120,32 +143,38 @@ pub fn place_of(source: &str) -> Option<(&str, &str, &str)> {
 }
 
 impl Shared {
-    /// Writes the dead letter of an event and waits for its ack, as long as it takes. False: we stop, or the partition went to another.
-    pub(super) async fn bury(&self, work: &InHand, failure: &Failure) -> bool {
+    /// Writes the dead letter of an event and waits for its ack, as long as it takes. None: we stop, or the partition went to another.
+    pub(super) async fn bury(&self, work: &InHand, failure: &Failure) -> Option<Ended> {
         let config = self.deps.config.load_full();
         let Position { partition, offset } = &work.message.at;
         let attempts = work.attempts.max(1);
-        let (topic, number, event_id, reason) = (&*partition.topic, partition.number, failure.event_id.as_deref(), &*failure.reason);
+        let (topic, number, reason) = (&*partition.topic, partition.number, &*failure.reason);
+        let about = self.about(work, failure);
         self.deps.health.counters.failed(failure.kind);
         let Some(to) = config.topic(topic).and_then(|topic| topic.dead_letter.clone()) else {
             tracing::error!(
                 topic,
                 partition = number,
                 offset,
-                event_id,
-                error_type = failure.kind.name(),
+                orderId = about.order_id,
+                tenantId = about.tenant_id,
+                requestId = about.request_id,
+                eventId = about.event_id,
+                traceId = about.trace_id(),
+                spanId = about.span_id(),
+                errorType = failure.kind.name(),
                 attempts,
                 reason,
                 "event dropped: its topic has no dead-letter topic"
             );
-            return true;
+            return Some(Ended::Dropped);
         };
-        let cut = async |now| letter(&to, &work.message, failure, attempts, now, self.letter_limit(&to).await);
+        let cut = async |now| letter(&to, self.deps.broker.name(), &work.message, failure, attempts, now, self.letter_limit(&to).await);
         let mut written_for = self.deps.publisher.broker().name().to_owned();
         let mut letter = cut(Utc::now()).await;
         let mut backoff = FIRST_BACKOFF;
         let buried = loop {
-            if let Some(ended) = self.publish_letter(&letter, &mut backoff, || self.desk().wanted(work)).await {
+            if let Some(ended) = self.publish_letter(&letter, work.trace(), &mut backoff, || self.desk().wanted(work)).await {
                 break ended;
             }
             // Another broker may take less.
@@ -154,21 +183,27 @@ impl Shared {
                 letter = cut(Utc::now()).await;
             }
         };
-        if buried {
-            self.deps.health.counters.dead_letters.add(1);
-            tracing::warn!(
-                topic,
-                partition = number,
-                offset,
-                event_id,
-                error_type = failure.kind.name(),
-                attempts,
-                reason,
-                dead_letter_topic = to,
-                "event became a dead letter"
-            );
+        if !buried {
+            return None;
         }
-        buried
+        self.note_burial(topic, failure);
+        tracing::warn!(
+            topic,
+            partition = number,
+            offset,
+            orderId = about.order_id,
+            tenantId = about.tenant_id,
+            requestId = about.request_id,
+            eventId = about.event_id,
+            traceId = about.trace_id(),
+            spanId = about.span_id(),
+            errorType = failure.kind.name(),
+            attempts,
+            reason,
+            deadLetterTopic = to,
+            "event became a dead letter"
+        );
+        Some(Ended::DeadLetter)
     }
 
     /// As `bury`, for an update that waited too long in the store.
@@ -180,8 +215,9 @@ impl Shared {
         let Some(to) = to else {
             tracing::error!(
                 source = change.source,
-                event_id = change.event_id,
-                order_id = change.order_id,
+                eventId = change.event_id,
+                orderId = change.order_id,
+                tenantId = change.fields.tenant,
                 "update dropped: its order never came, and its topic has no dead-letter topic"
             );
             return true;
@@ -189,21 +225,29 @@ impl Shared {
         let letter = expired(&to, change, failure, Utc::now());
         let mut backoff = FIRST_BACKOFF;
         let buried = loop {
-            if let Some(ended) = self.publish_letter(&letter, &mut backoff, || true).await {
+            if let Some(ended) = self.publish_letter(&letter, None, &mut backoff, || true).await {
                 break ended;
             }
         };
         if buried {
-            self.deps.health.counters.dead_letters.add(1);
+            self.note_burial(from, failure);
             tracing::warn!(
                 source = change.source,
-                event_id = change.event_id,
-                order_id = change.order_id,
-                dead_letter_topic = to,
+                eventId = change.event_id,
+                orderId = change.order_id,
+                tenantId = change.fields.tenant,
+                deadLetterTopic = to,
                 "an update whose order never came became a dead letter"
             );
         }
         buried
+    }
+
+    fn note_burial(&self, topic: &str, failure: &Failure) {
+        self.deps.health.counters.dead_letters.add(1);
+        if let Some(of_topic) = self.of_topics.get(topic) {
+            of_topic.buried(failure.kind);
+        }
     }
 
     /// The smaller of what the document and the broker allow.
@@ -228,10 +272,16 @@ impl Shared {
     }
 
     /// One try. None: there is to be another, and the pause before it is over.
-    async fn publish_letter(&self, letter: &Outgoing, backoff: &mut Duration, wanted: impl Fn() -> bool) -> Option<bool> {
+    async fn publish_letter(
+        &self,
+        letter: &Outgoing,
+        trace: Option<Context>,
+        backoff: &mut Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Option<bool> {
         let topic = &*letter.topic;
         let pause = self.bounded(*backoff);
-        match self.deps.publisher.publish(letter, PUBLISH_DEADLINE).await {
+        match self.deps.publisher.publish_for(For { trace, order_id: None }, letter, PUBLISH_DEADLINE).await {
             Ok(_) => return Some(true),
             Err(error) if self.stopping() || !wanted() => {
                 tracing::info!(topic, %error, "a dead letter is left to whoever reads this event next");
@@ -274,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_letter_holds_the_message_untouched_and_says_what_happened() {
-        let letter = letter("orders-dlq", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
+        let letter = letter("orders-dlq", "kafka", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
         assert_eq!((letter.key.as_deref(), letter.payload.as_deref()), (Some(&b"C1"[..]), Some(&b"\xff{"[..])));
         let expected = [
             ("source", "shop"),
@@ -292,13 +342,18 @@ mod tests {
         for (name, text) in expected {
             assert_eq!(value(&letter, name), [text], "{name}, once, and not that of an earlier death");
         }
+        let id = value(&letter, header::ID);
+        let again = self::letter("orders-dlq", "kafka", &message(b"\xff{"), &failure(), 6, Utc::now(), None);
+        let elsewhere = self::letter("orders-dlq", "azure", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, None);
+        assert_eq!((id.len(), value(&again, header::ID)), (1, id.clone()), "the same letter once more");
+        assert_ne!(value(&elsewhere, header::ID), id, "another message at the same place of another broker");
         assert!(value(&letter, attribute::STAMP).is_empty(), "a stamp belongs to the message that was, not to this one");
     }
 
     #[test]
     fn a_letter_too_large_for_its_topic_is_cut_and_says_so() {
         let body: &'static [u8] = vec![b'x'; 10_000].leak();
-        let letter = letter("orders-dlq", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
+        let letter = letter("orders-dlq", "kafka", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
         let size: usize =
             letter.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>() + letter.payload.as_ref().unwrap().len();
         assert!((2000..4096).contains(&size), "{size}");

@@ -108,7 +108,7 @@ impl Desk {
             self.bytes += size;
             news[lane] = true;
             let Reading { assignment, log, .. } = *reading;
-            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size, weight });
+            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size, weight, traced: None });
         }
         news
     }

@@ -27,7 +27,25 @@ pub enum Kind {
     Expired,
 }
 
+// Each kind has its place in the metrics: a new one is named in `ALL` too.
+const _: () = assert!(Kind::Expired as usize + 1 == Kind::ALL.len());
+
 impl Kind {
+    /// In their order.
+    pub const ALL: [Kind; 11] = [
+        Kind::Undecodable,
+        Kind::Invalid,
+        Kind::SchemaVersion,
+        Kind::UnknownEvent,
+        Kind::Conflict,
+        Kind::Refused,
+        Kind::Store,
+        Kind::Emit,
+        Kind::CallbackRefused,
+        Kind::Callback,
+        Kind::Expired,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Undecodable => "undecodable",

@@ -1,5 +1,6 @@
 //! A lane: the queue of one applier. A key is first in, first out; a key that must wait is held alone, and the others go on.
 
+use super::traced::Traced;
 use crate::broker::Incoming;
 use std::collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,6 +26,8 @@ pub struct InHand {
     pub size: usize,
     /// What it takes when it is taken apart, in bytes.
     pub weight: usize,
+    /// Its spans, if it is sampled.
+    pub traced: Option<Box<Traced>>,
 }
 
 /// Which lane a message takes, and the key it is held under. Without a key nobody promised an order: it stays in its
@@ -185,7 +188,7 @@ mod tests {
     fn work(key: Key, offset: i64) -> InHand {
         let partition = Partition { topic: "orders".into(), number: 0 };
         let message = Incoming { at: Position { partition, offset }, key: None, headers: vec![], payload: None, timestamp_ms: 0 };
-        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100, weight: 100 }
+        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100, weight: 100, traced: None }
     }
 
     fn taken(lane: &mut Lane, now: Instant) -> Vec<(Key, i64)> {

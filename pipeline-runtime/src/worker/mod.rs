@@ -11,8 +11,10 @@
 //! Nothing here is left to chance, so that a simulated run can be run again: every `select!` is biased, and maps that are walked through
 //! are sorted.
 
+mod about;
+mod alerts;
 mod apply;
-mod callback;
+mod circuit;
 mod dead_letter;
 mod desk;
 mod epochs;
@@ -24,7 +26,10 @@ mod offsets;
 mod process;
 mod reading;
 mod report;
+mod review;
 mod settle;
+mod told;
+mod traced;
 mod understand;
 mod view;
 
@@ -32,10 +37,12 @@ mod view;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use alerts::{AlertDeps, SecretValue, alerts};
 pub use dead_letter::header;
 pub use desk::Limits;
 pub use failure::Kind;
-pub use health::{Count, Counters, WorkerHealth};
+pub use health::{Counters, Ended, OfTopic, WorkerHealth};
+pub use review::{ReviewDeps, review, review_group};
 pub use view::{ViewDeps, view};
 
 use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
@@ -43,21 +50,21 @@ use crate::contract::Contract;
 use crate::control::Switching;
 use crate::publish::Publisher;
 use crate::store::Store;
+use crate::telemetry::Share;
 use arc_swap::ArcSwap;
-use callback::Callback;
 use crds::runtime_config::RuntimeConfig;
 use crds::switch::Reading;
 use desk::Desk;
 use fence::{Fence, LONGEST_WAIT_WHILE_DRAINING, States, own_topics};
-use health::Share;
 use lanes::InHand;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use told::Told;
 use uuid::Uuid;
 
 /// Lanes, each with its applier: as many batches are in the database at once. More only compete for two cores and for locks.
@@ -222,7 +229,7 @@ fn unexpected(ended: Option<Result<Result<(), WorkerError>, tokio::task::JoinErr
 async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result<(), WorkerError>>) -> Result<(), WorkerError> {
     shared.stop.send_replace(true);
     shared.desk().leave_all();
-    shared.set_connected(Some("the worker is stopping".into()));
+    shared.leave("the worker is stopping");
     let all = async {
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -238,7 +245,7 @@ async fn end(shared: &Shared, consumer: &dyn Consumer, mut tasks: JoinSet<Result
     if timeout(COMMIT_DEADLINE, consumer.close()).await.is_err() {
         tracing::warn!("the group was not left within {COMMIT_DEADLINE:?}: its partitions are free when the session ends");
     }
-    shared.set_connected(Some("the worker has stopped".into()));
+    shared.leave("the worker has stopped");
     shared.gauges.leave(&shared.deps.health.counters);
     result
 }
@@ -256,7 +263,7 @@ struct Shared {
     breaker: apply::Breaker,
     settling: Arc<Semaphore>,
     memory: Semaphore,
-    callback: OnceLock<Result<Callback, String>>,
+    callback: OnceLock<Result<Told, String>>,
     /// What a broker takes in a dead-letter topic, by the names of both, and when it said so.
     letter_limits: tokio::sync::Mutex<HashMap<(String, String), Limit>>,
     /// The topics among those that are read that only the pipeline itself writes to.
@@ -264,6 +271,8 @@ struct Shared {
     /// The commit says of another partition that its seal was passed.
     seal_noted: Notify,
     gauges: Gauges,
+    /// What became of messages, by the topics that are read.
+    of_topics: BTreeMap<String, Arc<OfTopic>>,
     stop: watch::Sender<bool>,
 }
 
@@ -288,7 +297,10 @@ impl Gauges {
 impl Shared {
     fn new(deps: WorkerDeps, topics: &[String]) -> Shared {
         deps.health.counters.concurrency.set(LANES as u64);
-        let own = own_topics(&deps.config.load(), topics);
+        let config = deps.config.load_full();
+        let own = own_topics(&config, topics);
+        let group = config.worker.as_ref().map_or("", |worker| &worker.group);
+        let of_topic = |topic: &String| (topic.clone(), deps.health.counters.of_topic(group, topic));
         let fenced = |switching: &Arc<Switching>| Fence::new(deps.broker.name(), own.clone(), switching, deps.health.clone());
         let fence = deps.switching.as_ref().map(fenced);
         Shared {
@@ -297,6 +309,7 @@ impl Shared {
             own,
             seal_noted: Notify::new(),
             gauges: Gauges::default(),
+            of_topics: topics.iter().map(of_topic).collect(),
             news: (0..LANES).map(|_| Notify::new()).collect(),
             room: Notify::new(),
             breaker: apply::Breaker::default(),
@@ -343,13 +356,20 @@ impl Shared {
         self.memory.acquire_many(kib as u32).await.ok()
     }
 
-    fn callback(&self) -> Result<&Callback, String> {
-        self.callback.get_or_init(Callback::new).as_ref().map_err(String::clone)
+    fn callback(&self) -> Result<&Told, String> {
+        let made = || Told::new("the callback", self.deps.health.counters.callback_circuit.clone());
+        self.callback.get_or_init(made).as_ref().map_err(String::clone)
     }
 
-    fn complete(&self, work: InHand) {
-        self.deps.health.counters.took(work.read_at.elapsed());
+    fn complete(&self, work: InHand, ended: Ended) {
+        self.note_end(&work, ended);
         self.desk().complete(work);
+    }
+
+    fn note_end(&self, work: &InHand, ended: Ended) {
+        if let Some(of_topic) = self.of_topics.get(&*work.message.at.partition.topic) {
+            of_topic.ended(ended, work.read_at.elapsed());
+        }
     }
 
     /// After events ended or a key was let go.
@@ -419,6 +439,12 @@ impl Shared {
     fn set_connected(&self, trouble: Option<String>) {
         if self.active() {
             self.deps.health.set_connected(trouble);
+        }
+    }
+
+    fn leave(&self, why: &str) {
+        if self.active() {
+            self.deps.health.leave(why);
         }
     }
 

@@ -1,7 +1,9 @@
 //! An applier: takes a lane's next batch, understands it, applies it, and settles what is not simply complete.
 
+use super::about;
 use super::apply::{Came, Turn};
 use super::failure::{Failure, Kind};
+use super::health::Ended;
 use super::lanes::{InHand, Key};
 use super::settle::Fate;
 use super::understand::{Meaning, Then, understand};
@@ -18,8 +20,8 @@ const BATCH_WEIGHT: usize = 8 << 20;
 /// Runs until the worker stops. Ends with an error only if one of its tasks panicked.
 pub(super) async fn applier(shared: Arc<Shared>, lane: usize) -> Result<(), WorkerError> {
     let mut settling = JoinSet::new();
-    while let Some(batch) = next_batch(&shared, lane, &mut settling).await? {
-        let fates = process(&shared, &batch).await;
+    while let Some(mut batch) = next_batch(&shared, lane, &mut settling).await? {
+        let fates = process(&shared, &mut batch).await;
         conclude(&shared, lane, batch, fates, &mut settling).await;
     }
     while let Some(ended) = settling.join_next().await {
@@ -64,11 +66,12 @@ async fn next_batch(shared: &Shared, lane: usize, settling: &mut JoinSet<()>) ->
 }
 
 /// What is to become of each event of a batch.
-async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
+async fn process(shared: &Shared, batch: &mut [InHand]) -> Vec<Fate> {
     // All appliers together hold only so much.
     let _memory = shared.memory(batch.iter().map(|work| work.weight).sum()).await;
     let config = shared.deps.config.load_full();
     let contract = shared.deps.contract.load_full();
+    shared.begin_attempts(&config, batch);
     let attempts = config.worker.as_ref().map_or(1, |worker| worker.retry.attempts);
     let last_attempt = |work: &InHand| work.attempts + 1 >= attempts;
 
@@ -86,20 +89,27 @@ async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
             Meaning::Nothing(why) => {
                 tracing::debug!(topic = &*work.message.at.partition.topic, offset = work.message.at.offset, why, "passed over");
                 shared.deps.health.counters.passed_over.add(1);
-                Fate::Complete
+                Fate::Complete(Ended::PassedOver)
             }
             Meaning::Dropped(failure) => {
                 let at = &work.message.at;
+                let about = shared.about(work, &failure);
                 tracing::warn!(
                     topic = &*at.partition.topic,
                     partition = at.partition.number,
                     offset = at.offset,
-                    event_id = failure.event_id,
+                    orderId = about.order_id,
+                    tenantId = about.tenant_id,
+                    requestId = about.request_id,
+                    eventId = about.event_id,
+                    traceId = about.trace_id(),
+                    spanId = about.span_id(),
+                    errorType = failure.kind.name(),
                     reason = failure.reason,
                     "invalid message dropped, as its topic says"
                 );
                 shared.deps.health.counters.failed(failure.kind);
-                Fate::Complete
+                Fate::Complete(Ended::Dropped)
             }
             Meaning::Broken(failure) => Fate::DeadLetter(failure),
             Meaning::Left => Fate::Left,
@@ -118,8 +128,14 @@ async fn process(shared: &Shared, batch: &[InHand]) -> Vec<Fate> {
         });
     }
     if !changes.is_empty() {
+        let began = batch.iter().any(|work| work.traced.is_some()).then(Instant::now);
         let came = shared.apply(&changes, &turns).await;
+        if let Some(began) = began {
+            let indices: Vec<usize> = of_changes.iter().map(|(index, _)| *index).collect();
+            shared.note_store(batch, &changes, &indices, &came, began.elapsed());
+        }
         for ((change, (index, then)), came) in changes.iter().zip(of_changes).zip(came) {
+            about::tell(&batch[index], change, &came);
             fates[index] = fate(shared, came, then, &change.event_id);
         }
     }
@@ -132,15 +148,15 @@ fn fate(shared: &Shared, came: Came, then: Option<Then>, event_id: &str) -> Fate
     match came {
         Came::Applied(Applied::Conflict(reason)) => Fate::DeadLetter(failure(Kind::Conflict, reason)),
         Came::Applied(applied) => {
-            match applied {
-                Applied::Done => counters.processed.add(1),
-                Applied::Repeat => counters.repeats.add(1),
+            let (count, ended) = match applied {
+                Applied::Repeat => (&counters.repeats, Ended::Repeated),
                 // Kept in the store: it will take effect with its Create. What follows from it follows now, since nobody
                 // reads this message again.
-                Applied::Waiting => counters.waiting.add(1),
-                Applied::Conflict(_) => {}
-            }
-            then.map_or(Fate::Complete, |then| Fate::Then(Box::new(then)))
+                Applied::Waiting => (&counters.waiting, Ended::Waiting),
+                Applied::Done | Applied::Conflict(_) => (&counters.processed, Ended::Processed),
+            };
+            count.add(1);
+            then.map_or(Fate::Complete(ended), |then| Fate::Then(Box::new(then), ended))
         }
         Came::Refused(reason) => Fate::DeadLetter(failure(Kind::Refused, reason)),
         Came::Failed(reason) => Fate::Failed(failure(Kind::Store, reason)),
@@ -154,23 +170,25 @@ async fn conclude(shared: &Arc<Shared>, lane: usize, batch: Vec<InHand>, fates: 
     let mut busy: HashMap<Key, VecDeque<(InHand, Fate)>> = HashMap::new();
     let mut order: Vec<Key> = Vec::new();
     for (work, fate) in batch.iter().zip(&fates) {
-        if !matches!(fate, Fate::Complete) && !busy.contains_key(&work.key) {
+        if !matches!(fate, Fate::Complete(_)) && !busy.contains_key(&work.key) {
             busy.insert(work.key, VecDeque::new());
             order.push(work.key);
         }
     }
     {
-        let now = Instant::now();
         let mut desk = shared.desk();
         for key in &order {
             desk.hold(lane, *key);
         }
-        for (work, fate) in batch.into_iter().zip(fates) {
+        for (mut work, fate) in batch.into_iter().zip(fates) {
             match busy.get_mut(&work.key) {
                 Some(events) => events.push_back((work, fate)),
                 None => {
                     desk.let_go(lane, work.key);
-                    shared.deps.health.counters.took(now - work.read_at);
+                    if let Fate::Complete(ended) = fate {
+                        shared.note_end(&work, ended);
+                        shared.end_attempt(&mut work, ended.name(), None);
+                    }
                     desk.complete(work);
                 }
             }

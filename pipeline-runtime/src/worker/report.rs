@@ -104,8 +104,12 @@ pub(super) async fn tidy(shared: Arc<Shared>) -> Result<(), WorkerError> {
                 for Expired { change, refused } in expired {
                     if refused.is_none() && filtered {
                         // With a tenant filter it may well be an update of an order that was passed over.
-                        let (event_id, order_id) = (&change.event_id, &change.order_id);
-                        tracing::info!(event_id, order_id, "an update without a tenant expired: its order is not one of ours");
+                        let (event, order) = (&change.event_id, &change.order_id);
+                        tracing::info!(
+                            eventId = event,
+                            orderId = order,
+                            "an update without a tenant expired: its order is not one of ours"
+                        );
                         buried.push(change.event_id);
                         continue;
                     }

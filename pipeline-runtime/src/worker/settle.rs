@@ -2,11 +2,14 @@
 //! another try. In the order of the key, which is held meanwhile; other keys go on.
 
 use super::Shared;
-use super::callback::Answer;
+use super::about::About;
 use super::failure::{Failure, Kind};
+use super::health::Ended;
 use super::lanes::{InHand, Key};
+use super::told::Answer;
 use super::understand::Then;
 use crate::broker::PublishError;
+use crate::publish::For;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,8 +21,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// What is to be done with an event.
 #[derive(Debug)]
 pub enum Fate {
-    Complete,
-    Then(Box<Then>),
+    Complete(Ended),
+    /// What follows is to be done, and then it ended so.
+    Then(Box<Then>, Ended),
     DeadLetter(Failure),
     /// It failed: another attempt, or the dead letter after the last one.
     Failed(Failure),
@@ -33,7 +37,7 @@ pub enum Fate {
 
 /// What an attempt to finish came to.
 enum Outcome {
-    Complete,
+    Complete(Ended),
     PutDown,
     DeadLetter(Failure),
     Failed(Failure),
@@ -46,17 +50,24 @@ impl Shared {
     pub(super) async fn settle(&self, lane: usize, key: Key, mut events: VecDeque<(InHand, Fate)>) {
         while let Some((mut work, fate)) = events.pop_front() {
             let outcome = match fate {
-                Fate::Complete => Outcome::Complete,
-                Fate::Then(then) => self.follow_up(&work, &then).await,
+                Fate::Complete(ended) => Outcome::Complete(ended),
+                Fate::Then(then, ended) => self.follow_up(&work, &then, ended).await,
                 Fate::DeadLetter(failure) => Outcome::DeadLetter(failure),
                 Fate::Failed(failure) => Outcome::Failed(failure),
-                Fate::Behind => Outcome::Wait(Duration::ZERO),
+                Fate::Behind => {
+                    work.take_back_attempt();
+                    Outcome::Wait(Duration::ZERO)
+                }
                 Fate::PutDown => Outcome::PutDown,
                 Fate::Left => {
                     tracing::debug!(at = ?work.message.at, "left on the broker: its topic is no longer configured");
                     self.desk().put_down(work);
                     continue;
                 }
+            };
+            let failed = match &outcome {
+                Outcome::Failed(failure) | Outcome::DeadLetter(failure) if work.traced.is_some() => Some(failure.reason.clone()),
+                _ => None,
             };
             let outcome = match outcome {
                 Outcome::Failed(failure) => self.attempt_failed(&mut work, failure),
@@ -66,20 +77,29 @@ impl Shared {
                 }
                 other => other,
             };
-            let wait = match outcome {
-                Outcome::Complete => {
-                    self.complete(work);
-                    continue;
-                }
-                Outcome::DeadLetter(failure) if self.bury(&work, &failure).await => {
-                    self.complete(work);
-                    continue;
-                }
+            // How it ended; else how long it waits, or that it is put down.
+            let ended: Result<Ended, Option<Duration>> = match outcome {
+                Outcome::Complete(ended) => Ok(ended),
+                Outcome::DeadLetter(failure) => self.bury(&work, &failure).await.ok_or(None),
                 Outcome::Wait(wait) => {
                     work.waits += 1;
-                    wait
+                    Err(Some(wait))
                 }
-                _ => {
+                Outcome::PutDown | Outcome::Failed(_) => Err(None),
+            };
+            let result = match &ended {
+                Ok(ended) => ended.name(),
+                Err(Some(_)) => "waits",
+                Err(None) => "put_down",
+            };
+            self.end_attempt(&mut work, result, failed);
+            let wait = match ended {
+                Ok(ended) => {
+                    self.complete(work, ended);
+                    continue;
+                }
+                Err(Some(wait)) => wait,
+                Err(None) => {
                     let mut desk = self.desk();
                     desk.put_down(work);
                     events.into_iter().for_each(|(work, _)| desk.put_down(work));
@@ -110,12 +130,18 @@ impl Shared {
         let delay = policy.delay(work.attempts - 1, rand::random());
         self.deps.health.counters.retries.add(1);
         let at = &work.message.at;
+        let about = self.about(work, &failure);
         tracing::info!(
             topic = &*at.partition.topic,
             partition = at.partition.number,
             offset = at.offset,
-            event_id = failure.event_id,
-            error_type = failure.kind.name(),
+            orderId = about.order_id,
+            tenantId = about.tenant_id,
+            requestId = about.request_id,
+            eventId = about.event_id,
+            traceId = about.trace_id(),
+            spanId = about.span_id(),
+            errorType = failure.kind.name(),
             attempt = work.attempts,
             of = policy.attempts,
             reason = failure.reason,
@@ -124,9 +150,9 @@ impl Shared {
         Outcome::Wait(delay)
     }
 
-    async fn follow_up(&self, work: &InHand, then: &Then) -> Outcome {
+    async fn follow_up(&self, work: &InHand, then: &Then, ended: Ended) -> Outcome {
         for message in &then.messages {
-            match self.deps.publisher.publish(message, PUBLISH_DEADLINE).await {
+            match self.deps.publisher.publish_for(For { trace: work.trace(), order_id: None }, message, PUBLISH_DEADLINE).await {
                 Ok(_) => self.deps.health.counters.emitted.add(1),
                 Err(_) if self.stopping() || self.deps.publisher.gate().is_shut() => return Outcome::PutDown,
                 Err(PublishError::Refused { reason, retriable: false }) => {
@@ -139,15 +165,20 @@ impl Shared {
         }
         let config = self.deps.config.load_full();
         let callback = config.worker.as_ref().and_then(|worker| worker.callback.as_ref());
-        let (Some(body), Some(callback)) = (&then.call, callback) else { return Outcome::Complete };
+        let (Some(body), Some(callback)) = (&then.call, callback) else { return Outcome::Complete(ended) };
         let client = match self.callback() {
             Ok(client) => client,
             Err(reason) => return Outcome::Failed(Failure::new(Kind::Callback, reason, Some(&then.event_id))),
         };
-        match client.call(callback, &then.event_id, body.clone()).await {
+        let (tracer, trace) = (self.deps.publisher.tracer(), work.trace());
+        let span = tracer.child(trace);
+        let trace = span.map(|span| span.context).or(trace);
+        let answer = client.tell(&callback.url, &callback.url, callback.timeout, &then.event_id, body.clone(), trace).await;
+        tracer.end(span, || answer.said());
+        match answer {
             Answer::Taken => {
                 self.deps.health.counters.callbacks.add(1);
-                Outcome::Complete
+                Outcome::Complete(ended)
             }
             Answer::Refused(reason) => Outcome::DeadLetter(Failure::new(Kind::CallbackRefused, reason, Some(&then.event_id))),
             Answer::Failed(reason) => Outcome::Failed(Failure::new(Kind::Callback, reason, Some(&then.event_id))),
@@ -157,7 +188,15 @@ impl Shared {
 
     fn wait(&self, work: &InHand, event_id: &str, why: &str) -> Outcome {
         let pause = self.pause(work.waits);
-        tracing::warn!(event_id, why, "an event waits {pause:?}; it loses no attempt");
+        let about = About::read(work);
+        tracing::warn!(
+            eventId = event_id,
+            requestId = about.request_id,
+            traceId = about.trace_id(),
+            spanId = about.span_id(),
+            why,
+            "an event waits {pause:?}; it loses no attempt"
+        );
         Outcome::Wait(pause)
     }
 

@@ -169,7 +169,7 @@ async fn see(deps: &ViewDeps, messages: &[Incoming]) {
     }
     for change in &changes {
         if refused(deps, std::slice::from_ref(change)).await {
-            tracing::debug!(event_id = change.event_id, "the view leaves an event out that its store refuses");
+            tracing::debug!(eventId = change.event_id, "the view leaves an event out that its store refuses");
         }
     }
 }
@@ -180,7 +180,7 @@ async fn refused(deps: &ViewDeps, changes: &[Change]) -> bool {
         match deps.store.apply(changes).await {
             Ok(_) => return false,
             Err(StoreError::Refused(_)) => return true,
-            Err(StoreError::Transient(_)) => sleep(RETRY).await,
+            Err(StoreError::Transient(_) | StoreError::Away(_)) => sleep(RETRY).await,
         }
     }
 }

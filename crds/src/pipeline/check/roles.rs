@@ -1,10 +1,12 @@
 use super::{Found, no_such};
+use crate::expression::{self, Scope};
 use crate::mistake::below;
 use crate::pipeline::*;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const LONGEST_KEPT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Labels that select pods, or say whose they are.
 const OWN_LABELS: [&str; 2] = ["app.kubernetes.io/", "orderpipeline.dev/"];
@@ -89,6 +91,23 @@ fn worker(worker: &Worker, found: &mut Found) {
             found.add("spec.worker.callback.timeout", message);
         }
     }
+    if let Some(letters) = &worker.dead_letters {
+        found.duration("spec.worker.deadLetters.keep", &letters.keep, LONGEST_KEPT);
+        if let Some(alert) = &letters.alert {
+            found.duration("spec.worker.deadLetters.alert.timeout", &alert.timeout, MINUTE);
+            alert_when(alert, found);
+        }
+    }
+}
+
+/// Of any topic, so that no schema says what its fields are.
+fn alert_when(alert: &Alert, found: &mut Found) {
+    let Some(when) = &alert.when else { return };
+    let mistake = match expression::compile(when, &Scope::default()) {
+        Ok(compiled) => compiled.never_bool(None),
+        Err(error) => Some(error.to_string()),
+    };
+    mistake.into_iter().for_each(|mistake| found.add("spec.worker.deadLetters.alert.when", mistake));
 }
 
 fn scaling(place: &str, scaling: Option<&Scaling>, found: &mut Found) {

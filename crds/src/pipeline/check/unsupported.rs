@@ -19,9 +19,6 @@ pub(super) fn check(spec: &OrderPipelineSpec, purpose: Purpose, found: &mut Foun
     if spec.api.as_ref().is_some_and(|api| api.cart.is_some()) {
         not_yet("spec.api.cart".into(), "the cart dialect");
     }
-    if spec.telemetry.as_ref().is_some_and(|telemetry| telemetry.otlp.is_some()) {
-        not_yet("spec.telemetry.otlp".into(), "traces and metrics over OTLP");
-    }
     if spec.deletion_policy == DeletionPolicy::Delete {
         not_yet("spec.deletionPolicy".into(), "Delete, which would remove the topics with the pipeline");
     }

@@ -198,13 +198,15 @@ pub async fn switch(fleet: &Fleet, fault: Fault, target: &'static str, random: &
             }
         }
         Fault::CutOff => {
-            fleet.kubelet.wire(&api.pod, Way::Stalled);
+            let pod = serves(fleet, |_| true).await.context("no pod serves")?;
+            fleet.kubelet.wire(&pod, Way::Stalled);
             fleet.kubelet.mounts(false);
-            fleet.kubectl(&["delete", "pod", &api.pod, "--force", "--grace-period=0"])?;
+            fleet.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
             fleet.switch_to(target)?;
-            reached(fleet, |state| is_open(state, target)).await;
+            // What it writes before the seals is read to them like everything else: only what comes then are stragglers.
+            fleet.until("the old broker is drained", SWITCHED_WITHIN, |state| is_open(state, target) && !state.drains()).await?;
             sleep(ms(1500)).await;
-            fleet.kubelet.end(&api.pod);
+            fleet.kubelet.end(&pod);
             fleet.kubelet.mounts(true);
         }
     }

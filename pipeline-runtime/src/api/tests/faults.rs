@@ -97,7 +97,7 @@ async fn what_failed_for_good_is_logged_whole() {
     assert_eq!(letter["topic"], "orders");
     assert_eq!(letter["headers"]["principal"], "web");
     assert_eq!(serde_json::from_str::<Json>(letter["payload"].as_str().unwrap()).unwrap(), order());
-    assert_eq!(line["fields"]["order_id"], "o-1");
+    assert_eq!(line["fields"]["orderId"], "o-1");
 }
 
 #[derive(Clone, Default)]

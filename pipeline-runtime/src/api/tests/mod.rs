@@ -5,6 +5,7 @@ mod fakes;
 mod faults;
 mod idempotent;
 mod input;
+mod letters;
 mod reading;
 mod serving;
 mod writing;
@@ -49,6 +50,7 @@ fn process_on(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeSt
         store: store.clone(),
         keys: Arc::new(ArcSwap::from_pointee(Keys::new([("web", "secret"), ("batch", "other-secret")]).unwrap())),
         health,
+        metrics: Metrics::default(),
     };
     let api = ApiState::new(config, parts).unwrap();
     Process { router: router(api.clone()), api, broker, store }

@@ -102,7 +102,7 @@ async fn ready_means_connected_now_and_latched_means_connected_once() {
     let process = process();
     let health = Health::new("test", false);
     let watching = tokio::spawn(health.clone().watch(process.api.publisher.clone(), Some(process.store.clone()), Duration::from_millis(1)));
-    let asked = Process { router: health::router(health.clone(), None), ..process };
+    let asked = Process { router: health::router(health.clone(), Metrics::default()), ..process };
     let until = async |path: &str, status: u16| {
         while asked.get(path).await.status != status {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -123,7 +123,7 @@ async fn ready_means_connected_now_and_latched_means_connected_once() {
 #[tokio::test]
 async fn a_process_that_was_never_connected_is_alive_and_not_ready() {
     let process = process();
-    let asked = Process { router: health::router(Health::new("test", false), None), ..process };
+    let asked = Process { router: health::router(Health::new("test", false), Metrics::default()), ..process };
     assert_eq!(asked.get("/healthz").await.status, 200);
     assert_eq!(asked.get("/readyz").await.status, 503);
     assert_eq!(asked.get("/readyz/latched").await.status, 503);
@@ -135,7 +135,7 @@ async fn a_store_that_is_away_counts_only_where_nothing_can_be_accepted_without_
     for (needed, status) in [(false, 200), (true, 503)] {
         let health = Health::new("test", needed);
         health.set(links.clone());
-        let asked = Process { router: health::router(health, None), ..process() };
+        let asked = Process { router: health::router(health, Metrics::default()), ..process() };
         assert_eq!(asked.get("/readyz").await.status, status);
     }
 }

@@ -4,6 +4,7 @@
 //! depends on, `write` carries the plan out. Each is one statement for each kind of row, over arrays.
 
 mod claims;
+mod letters;
 mod lock;
 mod orders;
 mod read;
@@ -13,6 +14,7 @@ mod write;
 
 use super::check::{Checked, check};
 use super::failure::failed;
+use super::letters::{Content, Failed, FailedMessages, FailedPage, Filter, Letter};
 use super::plan::plan;
 use super::{Applied, Change, Claim, Expired, Order, Page, Query, Store, StoreError};
 use async_trait::async_trait;
@@ -255,7 +257,7 @@ impl Store for PostgresStore {
         const SOON: Duration = Duration::from_secs(2);
         let mut connection = match tokio::time::timeout(SOON, self.acquire()).await {
             Ok(acquired) => acquired?,
-            Err(_) => return Err(StoreError::Transient(format!("PostgreSQL cannot be reached within {SOON:?}"))),
+            Err(_) => return Err(StoreError::Away(format!("PostgreSQL cannot be reached within {SOON:?}"))),
         };
         let asked = async { connection.ping().await.map_err(|e| failed("asking PostgreSQL", e)) };
         let outcome = tokio::time::timeout(SOON, asked).await;
@@ -271,6 +273,63 @@ impl Store for PostgresStore {
     async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError> {
         let mut connection = self.acquire().await?;
         let outcome = tokio::time::timeout(self.deadline, tidy::forget(&mut connection, event_ids)).await;
+        self.settle(connection, outcome)
+    }
+}
+
+#[async_trait]
+impl FailedMessages for PostgresStore {
+    async fn keep(&self, letters: &[Letter]) -> Result<u64, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::keep(&mut connection, letters)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn list(&self, filter: &Filter, below: Option<i64>, limit: u32) -> Result<FailedPage, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::list(&mut connection, filter, below, limit)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn show(&self, id: &str) -> Result<Option<(Failed, Content)>, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::show(&mut connection, id)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn first_above(&self, filter: &Filter, above: i64) -> Result<Option<(Failed, Content)>, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::first_above(&mut connection, filter, above)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn note_replay(&self, id: &str, by: &str) -> Result<(), StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::note_replay(&mut connection, id, by)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn alerts(&self, most: u32) -> Result<Vec<(Failed, u32)>, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::alerts(&mut connection, most)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn note_alert(&self, id: &str) -> Result<(), StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::note_alert(&mut connection, id)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn note_alert_failure(&self, id: &str, reason: &str, tried: bool, again: Option<Duration>) -> Result<(), StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::note_alert_failure(&mut connection, id, reason, tried, again)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn forget_letters(&self, keep: Duration, most: i64) -> Result<u64, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, letters::forget(&mut connection, keep, most)).await;
         self.settle(connection, outcome)
     }
 }

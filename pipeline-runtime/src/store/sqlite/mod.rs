@@ -4,12 +4,14 @@
 //! says. Many rows travel as one JSON array.
 
 mod claims;
+mod letters;
 mod read;
 mod tidy;
 mod write;
 
 use super::check::{Checked, check};
 use super::failure::failed;
+use super::letters::{Content, Failed, FailedMessages, FailedPage, Filter, Letter};
 use super::plan::plan;
 use super::{Applied, Change, Claim, Expired, Order, Page, Query, Store, StoreError};
 use crate::sqlite::{Database, Place};
@@ -82,6 +84,12 @@ fn now() -> String {
     text(Utc::now())
 }
 
+/// The time so long from now.
+fn after(span: Duration) -> String {
+    let then = chrono::Duration::from_std(span).ok().and_then(|span| Utc::now().checked_add_signed(span));
+    text(then.unwrap_or(DateTime::<Utc>::MAX_UTC))
+}
+
 /// The time that long ago.
 fn before(span: Duration) -> String {
     let now = Utc::now();
@@ -147,6 +155,45 @@ impl Store for SqliteStore {
 
     async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError> {
         within(tidy::forget(&self.database.writer, event_ids)).await
+    }
+}
+
+#[async_trait]
+impl FailedMessages for SqliteStore {
+    async fn keep(&self, letters: &[Letter]) -> Result<u64, StoreError> {
+        within(letters::keep(&self.database.writer, letters)).await
+    }
+
+    async fn list(&self, filter: &Filter, below: Option<i64>, limit: u32) -> Result<FailedPage, StoreError> {
+        within(letters::list(&self.database.readers, filter, below, limit)).await
+    }
+
+    async fn show(&self, id: &str) -> Result<Option<(Failed, Content)>, StoreError> {
+        within(letters::show(&self.database.readers, id)).await
+    }
+
+    async fn first_above(&self, filter: &Filter, above: i64) -> Result<Option<(Failed, Content)>, StoreError> {
+        within(letters::first_above(&self.database.readers, filter, above)).await
+    }
+
+    async fn note_replay(&self, id: &str, by: &str) -> Result<(), StoreError> {
+        within(letters::note_replay(&self.database.writer, id, by)).await
+    }
+
+    async fn alerts(&self, most: u32) -> Result<Vec<(Failed, u32)>, StoreError> {
+        within(letters::alerts(&self.database.writer, most)).await
+    }
+
+    async fn note_alert(&self, id: &str) -> Result<(), StoreError> {
+        within(letters::note_alert(&self.database.writer, id)).await
+    }
+
+    async fn note_alert_failure(&self, id: &str, reason: &str, tried: bool, again: Option<Duration>) -> Result<(), StoreError> {
+        within(letters::note_alert_failure(&self.database.writer, id, reason, tried, again)).await
+    }
+
+    async fn forget_letters(&self, keep: Duration, most: i64) -> Result<u64, StoreError> {
+        within(letters::forget(&self.database.writer, keep, most)).await
     }
 }
 

@@ -16,7 +16,9 @@ async fn memory(max_orders: Option<u32>) -> SqliteStore {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_in_memory_does_what_every_store_must() {
-    suite::run(Arc::new(memory(None).await)).await;
+    let store = Arc::new(memory(None).await);
+    suite::run(store.clone()).await;
+    suite::letters(&*store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,6 +28,7 @@ async fn a_store_in_a_file_does_what_every_store_must_and_is_there_again() {
     let store = Arc::new(SqliteStore::open(&place, None).await.unwrap());
     store.migrate().await.unwrap();
     suite::run(store.clone()).await;
+    suite::letters(&*store).await;
     assert_eq!(store.apply(&[created("kept"), updated("later", "waits")]).await.unwrap(), [Applied::Done, Applied::Waiting]);
     store.close().await;
     drop(store);

@@ -4,6 +4,7 @@
 mod cases;
 mod claims;
 mod crowd;
+mod letters;
 mod make;
 mod model;
 mod walk;
@@ -29,4 +30,5 @@ pub async fn run(store: Arc<dyn Store>) {
 }
 
 pub use crowd::many_workers_at_once;
+pub use letters::letters;
 pub use make::{Make, created, unique, updated};

@@ -49,10 +49,13 @@ async fn an_emission_that_is_refused_for_good_ends_as_a_dead_letter() {
     assert_eq!(scene.store.effects("O0"), ["O0-0", "O0-1"]);
 }
 
-type Calls = Arc<Mutex<Vec<(String, String)>>>;
+/// In the place of a status: no answer at all.
+pub(super) const SILENT: u16 = 0;
+
+pub(super) type Calls = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A service that answers as told, by the id of the event and how often it was called with it.
-async fn service(answer: impl Fn(&str, usize) -> u16 + Clone + Send + Sync + 'static) -> (CallbackConfig, Calls) {
+pub(super) async fn service(answer: impl Fn(&str, usize) -> u16 + Clone + Send + Sync + 'static) -> (CallbackConfig, Calls) {
     let calls = Calls::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/orders", listener.local_addr().unwrap());
@@ -63,13 +66,18 @@ async fn service(answer: impl Fn(&str, usize) -> u16 + Clone + Send + Sync + 'st
         let before = calls.iter().filter(|(called, _)| *called == id).count();
         let status = answer(&id, before);
         calls.push((id, body));
-        async move { StatusCode::from_u16(status).unwrap() }
+        async move {
+            if status == SILENT {
+                std::future::pending::<()>().await;
+            }
+            StatusCode::from_u16(status).unwrap()
+        }
     };
     tokio::spawn(axum::serve(listener, Router::new().route("/orders", post(handler))).into_future());
     (CallbackConfig { url, timeout: Duration::from_secs(5) }, calls)
 }
 
-fn ids(calls: &Calls) -> Vec<String> {
+pub(super) fn ids(calls: &Calls) -> Vec<String> {
     calls.lock().unwrap().iter().map(|(id, _)| id.clone()).collect()
 }
 
@@ -117,6 +125,35 @@ async fn a_callback_that_is_down_for_all_turns_nothing_into_dead_letters() {
     scene.run_until_drained().await;
     assert_eq!(ids(&calls).len(), 50);
     assert_eq!(scene.store.count(), 50);
+}
+
+#[tokio::test]
+async fn a_callback_that_nobody_answers_for_costs_not_even_a_single_event_its_only_attempt() {
+    let (callback, calls) = service(|_, _| 200).await;
+    let mut scene = Scene::new(FakeStore::default());
+    scene.config.worker.as_mut().unwrap().retry.attempts = 1;
+    scene.config.worker.as_mut().unwrap().callback = Some(CallbackConfig { url: "http://127.0.0.1:1/".into(), ..callback.clone() });
+    scene.place("O0");
+    let worker = scene.start();
+    let circuit = scene.health.counters.callback_circuit.clone();
+    eventually("the circuit is open", || circuit.open() == 1).await;
+    sleep(Duration::from_millis(700)).await;
+    worker.stop().await;
+    assert_eq!((scene.letters(header::REASON), circuit.times()), (vec![], 1));
+    scene.config.worker.as_mut().unwrap().callback = Some(callback);
+    scene.run_until_drained().await;
+    assert_eq!(ids(&calls), ["O0-0"]);
+}
+
+#[tokio::test]
+async fn a_callback_that_takes_too_long_for_one_event_ends_as_its_dead_letter() {
+    let (callback, calls) = service(|id, _| if id == "O0-0" { SILENT } else { 200 }).await;
+    let mut scene = Scene::new(FakeStore::default());
+    scene.config.worker.as_mut().unwrap().callback = Some(CallbackConfig { timeout: Duration::from_millis(500), ..callback });
+    scene.place_many(2, 0);
+    scene.run_until_drained().await;
+    assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::ATTEMPTS)), (vec!["callback".to_owned()], vec!["3".to_owned()]));
+    assert_eq!(ids(&calls).iter().filter(|id| *id == "O0-0").count(), 3);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use super::fakes::FakeStore;
 use super::*;
 use crate::broker::Happening;
+use crate::store::StoreError;
 use crate::worker::header;
 use std::sync::atomic::Ordering::SeqCst;
 use tokio::sync::Semaphore;
@@ -114,6 +115,40 @@ async fn a_store_that_is_down_costs_no_event_an_attempt() {
     scene.assert_all_in_order(100, 2);
     assert_eq!(scene.letters(header::REASON), [""; 0]);
     assert_eq!((scene.health.counters.retries.get(), scene.health.store_trouble()), (0, None));
+}
+
+#[tokio::test]
+async fn while_the_store_is_down_one_asks_for_all_and_nobody_applies() {
+    let scene = Scene::new(FakeStore::default());
+    scene.store.down.store(true, SeqCst);
+    scene.place_many(100, 2);
+    let worker = scene.start();
+    let circuit = scene.health.counters.store_circuit.clone();
+    eventually("the circuit is open", || circuit.open() == 1).await;
+    sleep(Duration::from_millis(100)).await; // what had begun has failed by now
+    let begun = scene.store.begun.load(SeqCst);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!((scene.store.begun.load(SeqCst), circuit.open(), circuit.times()), (begun, 1, 1));
+    assert!(begun <= 4, "{begun} batches were tried, of four lanes");
+    scene.store.down.store(false, SeqCst);
+    scene.drained().await;
+    worker.stop().await;
+    assert_eq!((circuit.open(), circuit.times()), (0, 1));
+}
+
+#[tokio::test]
+async fn connections_that_break_while_the_store_works_cost_no_event_an_attempt() {
+    let mut left = 5;
+    let breaks = move |_: &[crate::store::Change]| {
+        left -= i32::from(left > 0);
+        (left > 0).then(|| StoreError::Away("connection reset".into()))
+    };
+    let mut scene = Scene::new(FakeStore::failing(breaks));
+    scene.config.worker.as_mut().unwrap().retry.attempts = 1;
+    scene.place("O0");
+    scene.run_until_drained().await;
+    assert_eq!((scene.store.effects("O0").len(), scene.health.counters.retries.get()), (1, 0));
+    assert_eq!(scene.letters(header::REASON), [""; 0]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod following;
 mod interruptions;
 mod order;
 mod poison;
+mod review;
 mod switching;
 
 use super::{Limits, WorkerDeps, WorkerError, WorkerHealth, run};

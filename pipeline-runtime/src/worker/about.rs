@@ -1,0 +1,83 @@
+//! What the lines of the log say of the order that a message is about, so that all lines about one order are found.
+
+use super::Shared;
+use super::apply::Came;
+use super::failure::Failure;
+use super::lanes::InHand;
+use crate::codec::{self, attribute};
+use crate::contract::Message;
+use crate::store::{Applied, Change};
+use crate::telemetry::Context;
+
+/// A larger message is not taken apart once more only to be told of.
+const MOST_WEIGHT: usize = 1 << 20;
+
+/// What is not known is left out.
+#[derive(Debug, Default, PartialEq)]
+pub struct About {
+    pub order_id: Option<String>,
+    pub tenant_id: Option<String>,
+    pub request_id: Option<String>,
+    pub event_id: Option<String>,
+    pub trace: Option<Context>,
+}
+
+impl About {
+    /// What the headers say, which costs nothing.
+    pub fn read(work: &InHand) -> About {
+        let request = work.message.header(attribute::REQUEST_ID).and_then(|id| std::str::from_utf8(id).ok());
+        About { request_id: request.map(str::to_owned), trace: work.trace(), ..About::default() }
+    }
+
+    pub fn trace_id(&self) -> Option<String> {
+        self.trace.map(|trace| trace.trace_id())
+    }
+
+    pub fn span_id(&self) -> Option<String> {
+        self.trace.map(|trace| trace.span_id())
+    }
+}
+
+impl Shared {
+    /// For a line about a failure: these are few, so that the message is simply taken apart once more.
+    pub(super) fn about(&self, work: &InHand, failure: &Failure) -> About {
+        let mut about = About { event_id: failure.event_id.clone(), ..About::read(work) };
+        let (config, contract) = (self.deps.config.load(), self.deps.contract.load());
+        let Some(topic) = config.topic(&work.message.at.partition.topic).filter(|_| work.weight <= MOST_WEIGHT) else { return about };
+        let Ok(decoded) = codec::decode(topic, &work.message) else { return about };
+        let attribute = |name: &str| decoded.attributes.get(name)?.as_str().map(str::to_owned);
+        about.request_id = about.request_id.or_else(|| attribute(attribute::REQUEST_ID));
+        let key = work.message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let view = Message { topic: &topic.name, key, decoded: &decoded };
+        if let Ok(Some(event)) = contract.recognise(&view) {
+            about.order_id = event.order_id(&view).ok();
+            about.tenant_id = event.tenant(&view).ok().flatten();
+        }
+        about
+    }
+}
+
+/// The line about each event, for whoever asks for that much (`logLevel: debug`).
+pub fn tell(work: &InHand, change: &Change, came: &Came) {
+    let Came::Applied(applied) = came else { return };
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let what = match applied {
+        Applied::Done => "took effect",
+        Applied::Repeat => "had taken effect before",
+        Applied::Waiting => "waits for its order",
+        Applied::Conflict(_) => return, // said where it becomes a dead letter
+    };
+    let about = About::read(work);
+    tracing::debug!(
+        orderId = change.order_id,
+        tenantId = change.fields.tenant,
+        requestId = about.request_id,
+        eventId = change.event_id,
+        event = change.event,
+        traceId = about.trace_id(),
+        spanId = about.span_id(),
+        "{what}"
+    );
+}
