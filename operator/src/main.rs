@@ -122,7 +122,10 @@ async fn run(run: Run) -> anyhow::Result<()> {
         () = &mut stop => (),
         ended = &mut controller => bail!("the controller ended: {ended:?}"),
         ended = &mut switching => bail!("nobody switches pipelines any more: {ended:?}"),
-        ended = &mut keeping => bail!("the Lease is lost, another operator may lead now: {ended:?}"),
+        ended = &mut keeping => {
+            ended.context("nobody keeps the Lease any more")?;
+            bail!("the Lease could not be kept: another operator may lead now, so this one ends")
+        }
         ended = &mut health => bail!("the health server ended: {ended:?}"),
     }
     tracing::info!("stopping");

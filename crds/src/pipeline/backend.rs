@@ -149,7 +149,7 @@ pub struct Checkpoints {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Switching {
-    /// The longest time that writes may wait. A switch that is not through by then is taken back.
+    /// The longest time that writes may wait, between 100ms and 30s. A switch that is not through by then is taken back.
     #[serde(default = "hold_deadline")]
     pub hold_deadline: GoDuration,
     #[serde(default)]

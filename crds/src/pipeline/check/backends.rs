@@ -1,6 +1,10 @@
 use super::{Found, lookalikes, no_such};
 use crate::pipeline::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The API server tells of a change in a few milliseconds, and a broker may owe its last acknowledgements for as long.
+const SHORTEST_HOLD: Duration = Duration::from_millis(100);
 
 pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
     let topics: BTreeSet<String> = resolve::topics(spec).into_iter().map(|topic| topic.name).collect();
@@ -20,8 +24,18 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
         found.add(format!("spec.backends[{index}].name"), message);
     }
     if let Some(switching) = &spec.switching {
-        found.duration("spec.switching.holdDeadline", &switching.hold_deadline, std::time::Duration::from_secs(30));
-        found.duration("spec.switching.drain.deadline", &switching.drain.deadline, std::time::Duration::from_secs(30 * 24 * 3600));
+        let place = "spec.switching.holdDeadline";
+        found.duration(place, &switching.hold_deadline, Duration::from_secs(30));
+        if switching.hold_deadline.parse().is_some_and(|held| !held.is_zero() && held < SHORTEST_HOLD) {
+            let message = format!(
+                "must be at least {}ms, but is {}: every process has to hear of the switch and answer within it, and a switch that is \
+                 never through is taken back each time",
+                SHORTEST_HOLD.as_millis(),
+                switching.hold_deadline
+            );
+            found.add(place, message);
+        }
+        found.duration("spec.switching.drain.deadline", &switching.drain.deadline, Duration::from_secs(30 * 24 * 3600));
     }
 }
 

@@ -88,6 +88,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("shop.servicebus.windows.net,", "'https://shop.servicebus.windows.net',", "spec.backends[1].eventHubs.namespace", "must be the host name"),
     ("windows.net, auth", "windows.net, hubs: {order: x}, auth", "spec.backends[1].eventHubs.hubs.order", "did you mean orders?"),
     ("  topics:\n  - {name: orders", "  switching: {holdDeadline: 0s}\n  topics:\n  - {name: orders", "spec.switching.holdDeadline", "longer than 0"),
+    ("  topics:\n  - {name: orders", "  switching: {holdDeadline: 1ms}\n  topics:\n  - {name: orders", "spec.switching.holdDeadline", "at least 100ms"),
     ("key: url}}}\n  topics", "key: a/b}}}\n  topics", "spec.backends[1].eventHubs.auth.connectionStringSecretRef.key", "as keys of Secrets do"),
     ("{name: db, key: url}", "{name: My_DB, key: url}", "spec.store.postgres.urlSecretRef.name", "as names of Secrets do"),
     // Topics.

@@ -1,7 +1,7 @@
-//! `e2e/run bench`, or the binary itself with `[api|worker|contract|generator|gate|pause] [TIMES]`: how fast this is beside what a careful Python
-//! team would write (in one run, in turn), what it takes to know an event, how well the generator
-//! keeps its rate, what a second backend costs beside none, and how long writes
-//! pause in a switch. Prints each figure and the ratios, and asserts none of them, since machines differ.
+//! `e2e/run bench`, or the binary itself with `[api|worker|store|contract|generator|gate|pause] [TIMES]`: how fast this is beside what a
+//! careful Python team would write, and the store beside a bare loop (in one run, in turn); what it takes to know an event, how well the
+//! generator keeps its rate, what a second backend costs beside none, and how long writes pause in a switch. Prints each figure and the
+//! ratios, and asserts none of them, since machines differ.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,6 +10,7 @@ mod contract;
 mod gate;
 mod generator;
 mod pause;
+mod store;
 mod worker;
 
 use anyhow::{Context, Result};
@@ -39,13 +40,19 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rounds = arguments.get(1).map(|rounds| rounds.parse()).transpose()?;
     let what = arguments.first().map_or("all", String::as_str);
-    anyhow::ensure!(["all", "api", "worker", "contract", "generator", "gate", "pause"].contains(&what), "there is no benchmark {what}");
+    anyhow::ensure!(
+        ["all", "api", "worker", "store", "contract", "generator", "gate", "pause"].contains(&what),
+        "there is no benchmark {what}"
+    );
     let asked = |name| what == "all" || what == name;
     if asked("api") {
         api::beside_fastapi(rounds.unwrap_or(TURNS)).await?;
     }
     if asked("worker") {
         worker::beside_python(rounds.unwrap_or(worker::DRAINS)).await?;
+    }
+    if asked("store") {
+        store::beside_a_bare_loop(rounds.unwrap_or(store::ROUNDS)).await?;
     }
     if asked("contract") {
         contract::of_examples(rounds.unwrap_or(CONTRACTS))?;

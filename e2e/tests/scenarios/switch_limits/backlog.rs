@@ -26,8 +26,9 @@ async fn fifty_thousand_unread_orders_are_left_for_another_broker_and_returned_t
     let mut told = backlog(&fleet.left.0).await.unwrap();
 
     let begun = Instant::now();
-    fleet.patch(&json!({"spec": {"backend": "right", "worker": {"replicas": 2}}})).unwrap();
+    fleet.switch_to("right").unwrap();
     fleet.until("writes go there", SWITCHED, |state| *state.newest().backend == *"right").await.unwrap();
+    fleet.patch(&json!({"spec": {"worker": {"replicas": 2}}})).unwrap();
     let some = || async {
         let has = effects_now(&fleet).await?;
         ensure!(has >= 1_000, "{has}");
