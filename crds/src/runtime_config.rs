@@ -12,6 +12,8 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const CONFIG_DIR: &str = "/etc/orderpipeline/config";
 /// Where Secrets are mounted: `<name>/<key>` below it.
 pub const SECRETS_DIR: &str = "/etc/orderpipeline/secrets";
+/// Where ConfigMaps with Avro schemas are mounted, likewise.
+pub const SCHEMAS_DIR: &str = "/etc/orderpipeline/schemas";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,10 +60,22 @@ pub struct TopicConfig {
     pub retention: Duration,
     pub max_message_bytes: usize,
     pub envelope: Envelope,
+    #[serde(default)]
+    pub codec: CodecConfig,
     pub producers: Producers,
     pub invalid: Invalid,
     /// None on a dead-letter topic itself.
     pub dead_letter: Option<String>,
+}
+
+/// How the data of a topic is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CodecConfig {
+    #[default]
+    Json,
+    /// `registry` is the address of a Confluent-compatible schema registry, `schema` where the schema's text is.
+    Avro { registry: String, schema: ConfigMapKeyRef },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,6 +238,21 @@ impl RuntimeConfig {
     /// Those that an event is read from.
     pub fn topics_read(&self) -> impl Iterator<Item = &TopicConfig> {
         self.topics.iter().filter(|topic| self.events.iter().any(|event| event.topics.contains(&topic.name)))
+    }
+    /// Whether this pipeline itself writes events to a topic: over its API, by its generator, or as what follows from others.
+    pub fn writes_to(&self, topic: &str) -> bool {
+        let api = self.api.iter().flat_map(|api| [Some(&api.creates), api.updates.as_ref()]).flatten();
+        let mut written = api.chain(self.generator.iter().map(|generator| &generator.publishes));
+        let first = |name: &String| self.event(name).and_then(|event| event.topics.first());
+        written.any(|name| first(name).is_some_and(|first| first == topic))
+            || self.events.iter().flat_map(|event| &event.emit).any(|emit| *emit.topic == *topic)
+    }
+    /// The ConfigMaps that Avro schemas are in.
+    pub fn schemas(&self) -> impl Iterator<Item = &ConfigMapKeyRef> {
+        self.topics.iter().filter_map(|topic| match &topic.codec {
+            CodecConfig::Avro { schema, .. } => Some(schema),
+            CodecConfig::Json => None,
+        })
     }
     pub fn event(&self, name: &str) -> Option<&EventConfig> {
         self.events.iter().find(|e| e.name == name)

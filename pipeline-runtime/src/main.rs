@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 use crds::Role;
-use crds::document::{MAX_BYTES, Purpose};
+use crds::document::{MAX_BYTES, Purpose, note_lines};
+use crds::runtime_config::SCHEMAS_DIR;
+use pipeline_runtime::codec::avro::{self, Remarks};
+use pipeline_runtime::config::Schemas;
 use pipeline_runtime::roles::{self, LetterFlags, PodFlags, SwitchFlags, UpFlags};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
         Err(error) => return failed(&error.into()),
     };
     let result = match command.what {
-        What::Check { files } => return check(&files),
+        What::Check { files } => return runtime.block_on(check(&files)),
         What::Up(flags) => runtime.block_on(roles::up(flags)),
         What::Dlq(flags) => runtime.block_on(roles::dlq(flags)),
         What::Switch(flags) => runtime.block_on(roles::switch(flags)),
@@ -74,7 +77,7 @@ fn standard_input() -> std::io::Result<String> {
     Ok(text)
 }
 
-fn check(files: &[PathBuf]) -> ExitCode {
+async fn check(files: &[PathBuf]) -> ExitCode {
     let mut good = !files.is_empty();
     if files.is_empty() {
         eprintln!("check needs at least one file");
@@ -85,8 +88,18 @@ fn check(files: &[PathBuf]) -> ExitCode {
             _ => (file.as_path(), std::fs::read_to_string(file)),
         };
         let read = read.map_err(|e| format!("{} cannot be read: {e}", name.display()));
-        match read.and_then(|text| pipeline_runtime::config::document(name, &text, Purpose::Deploy)) {
-            Ok(_) => println!("{}: good", name.display()),
+        let read = read.and_then(|text| Ok((pipeline_runtime::config::document(name, &text, Purpose::Deploy)?, text)));
+        match read {
+            Ok((pipeline, text)) => {
+                let Remarks { mut mistakes, notes } = avro::check(&pipeline, &Schemas::new(SCHEMAS_DIR, name)).await;
+                note_lines(&text, &mut mistakes);
+                notes.iter().for_each(|note| eprintln!("{}: {note}", name.display()));
+                mistakes.iter().for_each(|mistake| eprintln!("{}: {mistake}", name.display()));
+                match mistakes.is_empty() {
+                    true => println!("{}: good", name.display()),
+                    false => good = false,
+                }
+            }
             Err(mistakes) => {
                 good = false;
                 eprintln!("{mistakes}");

@@ -2,7 +2,7 @@
 
 use super::read;
 use crate::pipeline::{Effect, Envelope, Idempotency, Producers};
-use crate::runtime_config::{RuntimeConfig, StoreConfig};
+use crate::runtime_config::{Dialect, RuntimeConfig, StoreConfig};
 use std::path::{Path, PathBuf};
 
 fn examples() -> PathBuf {
@@ -73,4 +73,12 @@ fn retail_is_written_to_by_others_but_for_what_it_says_itself() {
     }
     assert_eq!(config.topic("order-events").unwrap().producers, Producers::Pipeline);
     assert_eq!(config.worker.unwrap().retry.attempts, 5);
+}
+
+#[test]
+fn the_cart_speaks_its_own_dialect_and_keeps_the_events_of_an_order_together() {
+    let config = resolved("cart");
+    let api = config.api.as_ref().unwrap();
+    assert_eq!((api.dialect, api.creates.as_str(), api.updates.as_deref()), (Dialect::Cart, "OrderCreated", Some("OrderStatusChanged")));
+    assert!(config.events.iter().all(|event| event.key == "data.orderId" && event.topics == ["order-events"]));
 }

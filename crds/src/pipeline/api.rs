@@ -13,7 +13,7 @@ pub struct Api {
     /// The Orders dialect: POST, PATCH and GET /orders. The default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders: Option<OrdersDialect>,
-    /// The cart dialect: /create-order, /update-order, /order-details.
+    /// The cart dialect: /create-order, /update-order, /order-details, /getAllOrderIdsFromTopic, /health.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cart: Option<CartDialect>,
     /// API keys, one entry each: principal to key. Default: the Secret `<pipeline>-api-keys`.
@@ -64,8 +64,10 @@ pub struct OrdersDialect {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CartDialect {
+    /// The event that POST /create-order writes. Default: the first that creates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creates: Option<Name>,
+    /// The event that PUT /update-order writes. Default: the first that updates; without one there is no PUT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates: Option<Name>,
 }

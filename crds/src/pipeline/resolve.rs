@@ -210,6 +210,10 @@ fn topic_config(spec: &OrderPipelineSpec, topic: &Topic) -> TopicConfig {
         retention: topic.retention.parse().unwrap_or(Duration::from_secs(168 * 3600)),
         max_message_bytes: bytes(topic.max_message_size.bytes().unwrap_or(1 << 20)),
         envelope: topic.envelope,
+        codec: match topic.codec.as_ref().and_then(|codec| codec.avro.as_ref()) {
+            Some(avro) => CodecConfig::Avro { registry: avro.registry.url.0.clone(), schema: avro.schema_config_map_ref.clone() },
+            None => CodecConfig::Json,
+        },
         producers: topic.producers,
         invalid: topic.invalid,
         dead_letter: topic.dead_letter_topic(spec),
@@ -225,6 +229,7 @@ fn dead_letter_config(name: String, source: &TopicConfig) -> TopicConfig {
         retention: source.retention,
         max_message_bytes: source.max_message_bytes.saturating_add(bytes(DEAD_LETTER_HEADERS)),
         envelope: Envelope::Bare,
+        codec: CodecConfig::Json,
         producers: Producers::Pipeline,
         invalid: Invalid::Drop,
         dead_letter: None,

@@ -95,20 +95,24 @@ pub struct Codec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JsonCodec {}
 
+/// Avro as Confluent's clients write it: a zero, the number of the schema in a registry, the data. Attributes are the headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AvroCodec {
     pub registry: Registry,
+    /// The schema of what is written, and by which what others wrote is read. It is registered at the start, as the subject
+    /// `<topic>-value`. On a laptop it is a file beside the document, with the key as its name.
     pub schema_config_map_ref: ConfigMapKeyRef,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Registry {
+    /// Of its Confluent-compatible interface: http://registry:8081, or of Apicurio http://registry:8080/apis/ccompat/v7.
     pub url: Text,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConfigMapKeyRef {
     #[schemars(length(min = 1, max = 253))]

@@ -7,12 +7,14 @@ mod control_plane;
 mod kafka;
 mod postgres;
 mod process;
+mod registry;
 
 pub use collector::Collector;
 pub use control_plane::{Binder, ControlPlane, Write, client_of, lead_through};
 pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;
 pub use process::{Process, Room};
+pub use registry::Registry;
 
 use anyhow::{Context, Result, bail};
 use rand::Rng;

@@ -37,6 +37,23 @@ async fn a_missing_secret_is_named_and_its_arrival_is_noticed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_missing_schema_is_named_and_pods_are_made_when_it_is_there() -> Result<()> {
+    let place = Place::new("schemas").await?;
+    place.apply(&std::fs::read_to_string(repository("examples/cart/pipeline.yaml"))?)?;
+    let sentence = place.until_condition("cart", "Ready", "False", "SchemaMissing").await?;
+    let command = "kubectl create configmap cart-schemas -n schemas --from-file=order-event.avsc";
+    assert!(sentence.contains(command), "{sentence}");
+    place.until("Deployment", "cart-worker", "without a schema it could do nothing", |d| d.is_null()).await?;
+    let file = format!("--from-file={}", repository("examples/cart/order-event.avsc"));
+    place.kubectl(&["create", "configmap", "cart-schemas", &file])?;
+    place.until_condition("cart", "Ready", "False", "SecretMissing").await?;
+    let worker = place.get("Deployment", "cart-worker").await?;
+    let mounts = worker["spec"]["template"]["spec"]["containers"][0]["volumeMounts"].to_string();
+    assert!(mounts.contains("/etc/orderpipeline/schemas/cart-schemas"), "{mounts}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_smallest_document_says_where_it_looks_for_its_api_keys() -> Result<()> {
     let place = Place::new("keys").await?;
     place.apply(&std::fs::read_to_string(repository("examples/quickstart/pipeline.yaml"))?)?;

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broker_away;
+mod cart;
 mod dead_letters;
 mod food;
 mod killed;

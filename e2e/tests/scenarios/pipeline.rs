@@ -52,14 +52,20 @@ impl Pipeline {
 
     /// One of the examples, as it lies there: but for the addresses, and what a test has to have otherwise (this, and that in its place).
     pub async fn example(kafka: &Kafka, name: &str, changes: &[(&str, &str)]) -> Result<Pipeline> {
-        let file = format!("{}/../examples/{name}/pipeline.yaml", env!("CARGO_MANIFEST_DIR"));
+        let folder = PathBuf::from(format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR")));
+        let file = folder.join("pipeline.yaml");
         let secret = format!("{{name: {name}-db, key: url}}");
         let own = [("kafka:9092", &*kafka.bootstrap()), (&secret, "{name: db, key: url}")];
         let text = own.iter().chain(changes).try_fold(std::fs::read_to_string(file)?, |text, (from, to)| {
             anyhow::ensure!(text.contains(from), "the example {name} has no {from:?}");
             Ok(text.replace(from, to))
         })?;
-        Pipeline::of(kafka, &text).await
+        let pipeline = Pipeline::of(kafka, &text).await?;
+        // Avro schemas lie beside the document.
+        for entry in std::fs::read_dir(folder)?.flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "avsc")) {
+            std::fs::copy(entry.path(), pipeline.room.path().join(entry.file_name()))?;
+        }
+        Ok(pipeline)
     }
 
     pub async fn of(kafka: &Kafka, text: &str) -> Result<Pipeline> {
@@ -91,13 +97,22 @@ impl Pipeline {
 
     /// The same, with further variables of its environment.
     pub async fn start_with(&self, role: &str, environment: &[(&str, &str)]) -> Result<(Product, String)> {
+        let (mut product, url) = self.launch_with(role, environment)?;
+        product.ready(&format!("{url}/readyz"), READY).await?;
+        Ok((product, url))
+    }
+
+    /// The same without waiting.
+    pub fn launch(&self, role: &str) -> Result<(Product, String)> {
+        self.launch_with(role, &[])
+    }
+
+    fn launch_with(&self, role: &str, environment: &[(&str, &str)]) -> Result<(Product, String)> {
         let port = free_port()?;
         let mut command = self.command(role, port)?;
         command.envs(environment.iter().copied());
-        let mut product = Product::start(&format!("{role}-{port}"), &self.room, command)?;
-        let url = format!("http://127.0.0.1:{port}");
-        product.ready(&format!("{url}/readyz"), READY).await?;
-        Ok((product, url))
+        let product = Product::start(&format!("{role}-{port}"), &self.room, command)?;
+        Ok((product, format!("http://127.0.0.1:{port}")))
     }
 
     pub async fn stored(&self) -> Result<Vec<Stored>> {

@@ -50,10 +50,15 @@ impl Laptop {
         self.up_with(Some(KEY)).await
     }
 
-    async fn up_with(&self, key: Option<&str>) -> Product {
+    /// Without waiting.
+    pub fn launch(&self, key: Option<&str>) -> Product {
         let mut command = Product::command("pipeline-runtime", &["up", "pipeline.yaml", "--port", &self.port.to_string()]).unwrap();
         command.envs(key.map(|key| ("API_KEY", key)));
-        let mut up = Product::start("up", &self.room, command).unwrap();
+        Product::start("up", &self.room, command).unwrap()
+    }
+
+    async fn up_with(&self, key: Option<&str>) -> Product {
+        let mut up = self.launch(key);
         up.ready(&format!("{}/readyz", self.url), READY).await.unwrap();
         up
     }

@@ -95,7 +95,7 @@ mod tests {
         let document = DOCUMENT.replace("scaling: {min: 1, max: 5}", "replicas: 0");
         let pipeline = pipeline(&document);
         let config = crds::resolve(&pipeline);
-        let blueprint = super::Blueprint { pipeline: &pipeline, config: &config, default_image: "i", switches: true };
+        let blueprint = super::Blueprint { pipeline: &pipeline, config: &config, default_image: "i", switches: true, schemas: None };
         let replicas = |role| super::deployment(&blueprint, role).unwrap().spec.unwrap().replicas;
         assert_eq!((replicas(super::Role::Worker), replicas(super::Role::Api)), (Some(1), Some(2)));
     }

@@ -6,6 +6,7 @@ mod deployment;
 mod pod;
 mod rbac;
 mod restart;
+pub mod schemas;
 pub mod secrets;
 mod service;
 
@@ -65,6 +66,8 @@ pub struct Blueprint<'a> {
     pub default_image: &'a str,
     /// A switch is under way, or an old broker drains.
     pub switches: bool,
+    /// A digest of the Avro schemas that pods mount. None: the pipeline has none.
+    pub schemas: Option<&'a str>,
 }
 
 /// Every object that the pipeline needs, in the order in which they are applied.
@@ -160,8 +163,13 @@ spec:
     pub fn built(document: &str, kind: Kind, name: &str) -> Option<Json> {
         let pipeline = pipeline(document);
         let config = crds::resolve(&pipeline);
-        let blueprint =
-            Blueprint { pipeline: &pipeline, config: &config, default_image: "registry.test/pipeline-runtime:1", switches: false };
+        let blueprint = Blueprint {
+            pipeline: &pipeline,
+            config: &config,
+            default_image: "registry.test/pipeline-runtime:1",
+            switches: false,
+            schemas: None,
+        };
         build(&blueprint).unwrap().into_iter().find(|w| w.kind == kind && w.name == name).map(|w| w.body)
     }
 
@@ -184,11 +192,12 @@ spec:
     fn what_a_pod_needs_is_applied_before_the_pod() {
         let pipeline = pipeline(DOCUMENT);
         let config = crds::resolve(&pipeline);
-        let kinds: Vec<Kind> = build(&Blueprint { pipeline: &pipeline, config: &config, default_image: "i", switches: false })
-            .unwrap()
-            .iter()
-            .map(|w| w.kind)
-            .collect();
+        let kinds: Vec<Kind> =
+            build(&Blueprint { pipeline: &pipeline, config: &config, default_image: "i", switches: false, schemas: None })
+                .unwrap()
+                .iter()
+                .map(|w| w.kind)
+                .collect();
         assert!(kinds.is_sorted(), "{kinds:?}");
         assert_eq!(kinds.iter().filter(|k| **k == Kind::Deployment).count(), 3);
     }

@@ -1,9 +1,9 @@
 //! The pod of a role: as little power as it can do with, its configuration and the Secrets that it needs as files.
 
-use super::{Blueprint, hash, restart, secrets};
+use super::{Blueprint, hash, restart, schemas, secrets};
 use crate::names::{self, Role};
 use crds::pipeline::{GRACE_SECONDS, PRE_STOP_SECONDS, PodTemplate, Quantity as Amount, Resources};
-use crds::runtime_config::{CONFIG_DIR, SECRETS_DIR};
+use crds::runtime_config::{CONFIG_DIR, SCHEMAS_DIR, SECRETS_DIR};
 use crds::switch::names::STATE_DIR;
 use k8s_openapi::api::core::v1::*;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub fn template(blueprint: &Blueprint, role: Role, wishes: Option<&PodTemplate>) -> Result<PodTemplateSpec, serde_json::Error> {
     let name = blueprint.name();
     let mut annotations = wishes.map(|w| w.annotations.clone()).unwrap_or_default();
-    annotations.insert(names::ROLLS_ON.into(), restart::rolls_on(blueprint.config, role)?);
+    annotations.insert(names::ROLLS_ON.into(), restart::rolls_on(blueprint.config, role, blueprint.schemas)?);
     let mut labels = wishes.map(|w| w.labels.clone()).unwrap_or_default();
     labels.extend(names::role_labels(&name, role));
     let (volumes, mounts) = files(blueprint, role)?;
@@ -120,7 +120,7 @@ fn with_ours(ours: &[(&str, &str)], theirs: Option<&Amounts>, other_half: Option
     all
 }
 
-/// The configuration as a folder, each Secret as a folder below one: that is how rotated contents reach a running pod.
+/// The configuration as a folder, each ConfigMap with schemas and each Secret as a folder below one: that is how rotated contents reach a running pod.
 fn files(blueprint: &Blueprint, role: Role) -> Result<(Vec<Volume>, Vec<VolumeMount>), serde_json::Error> {
     let config = ConfigMapVolumeSource { name: names::config_map(&blueprint.name()), ..Default::default() };
     let mut volumes = vec![
@@ -139,18 +139,28 @@ fn files(blueprint: &Blueprint, role: Role) -> Result<(Vec<Volume>, Vec<VolumeMo
         volumes.push(Volume { name: names::SWITCH_VOLUME.into(), config_map: Some(state), ..Default::default() });
         mounts.push(mount(names::SWITCH_VOLUME, STATE_DIR));
     }
+    for (map, keys) in schemas::of_pipeline(blueprint.config) {
+        let volume = format!("schemas-{}", hash(&map)?);
+        mounts.push(mount(&volume, &format!("{SCHEMAS_DIR}/{map}")));
+        let source = ConfigMapVolumeSource { name: map, items: Some(keys.into_iter().map(as_file).collect()), ..Default::default() };
+        volumes.push(Volume { name: volume, config_map: Some(source), ..Default::default() });
+    }
     for (secret, keys) in secrets::of_role(blueprint.config, role) {
         // A Secret's name may be longer than a volume's.
         let volume = format!("secret-{}", hash(&secret)?);
         let items = match keys {
             secrets::Keys::All => None,
-            secrets::Keys::These(keys) => Some(keys.into_iter().map(|k| KeyToPath { path: k.clone(), key: k, mode: None }).collect()),
+            secrets::Keys::These(keys) => Some(keys.into_iter().map(as_file).collect()),
         };
         mounts.push(mount(&volume, &format!("{SECRETS_DIR}/{secret}")));
         let source = SecretVolumeSource { secret_name: Some(secret), items, default_mode: Some(0o444), optional: None };
         volumes.push(Volume { name: volume, secret: Some(source), ..Default::default() });
     }
     Ok((volumes, mounts))
+}
+
+fn as_file(key: String) -> KeyToPath {
+    KeyToPath { path: key.clone(), key, mode: None }
 }
 
 fn mount(volume: &str, path: &str) -> VolumeMount {

@@ -4,8 +4,13 @@ use super::hash;
 use crate::names::Role;
 use crds::runtime_config::RuntimeConfig;
 
-pub fn rolls_on(config: &RuntimeConfig, role: Role) -> Result<String, serde_json::Error> {
-    hash(&config.opened_once(role))
+/// `schemas` is the digest of the Avro schemas, which are read only at a start, too.
+pub fn rolls_on(config: &RuntimeConfig, role: Role, schemas: Option<&str>) -> Result<String, serde_json::Error> {
+    let opened = config.opened_once(role);
+    match schemas {
+        Some(schemas) => hash(&(opened, schemas)),
+        None => hash(&opened),
+    }
 }
 
 #[cfg(test)]
@@ -15,7 +20,7 @@ mod tests {
     use super::*;
 
     fn hash_of(document: &str, role: Role) -> String {
-        rolls_on(&crds::resolve(&pipeline(document)), role).unwrap()
+        rolls_on(&crds::resolve(&pipeline(document)), role, None).unwrap()
     }
 
     #[test]

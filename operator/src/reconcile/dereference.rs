@@ -1,16 +1,17 @@
 //! First step: reads what the others look at, from the API server itself and not from a cache, so that nothing old is acted on.
 
 use crate::build::Kind;
+use crate::build::schemas::Schemas;
 use crate::build::secrets::{Keys, Secrets};
 use crate::context::{Context, Error};
 use crate::names;
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::ApiResource;
 use kube::{Resource, ResourceExt};
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What exists.
 pub struct Read {
@@ -105,6 +106,44 @@ pub async fn missing_secrets(context: &Context, namespace: &str, secrets: &Secre
     Ok(try_join_all(lookups).await?.into_iter().flatten().collect())
 }
 
+/// The Avro schemas that the document names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// By ConfigMap and key.
+    pub texts: BTreeMap<(String, String), String>,
+    /// One sentence for each that is not there.
+    pub missing: Vec<String>,
+}
+
+pub async fn schemas(context: &Context, namespace: &str, schemas: &Schemas) -> Result<Found, Error> {
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let mut found = Found::default();
+    for (name, keys) in schemas {
+        let map = context.within(|| format!("reading ConfigMap {namespace}/{name}"), api.get_opt(name)).await?;
+        found.take(namespace, name, keys, map.map(|map| map.data.unwrap_or_default()));
+    }
+    Ok(found)
+}
+
+impl Found {
+    fn take(&mut self, namespace: &str, name: &str, keys: &BTreeSet<String>, data: Option<BTreeMap<String, String>>) {
+        let Some(mut data) = data else {
+            let files: Vec<String> = keys.iter().map(|key| format!(" --from-file={key}")).collect();
+            let command = format!("kubectl create configmap {name} -n {namespace}{}", files.concat());
+            self.missing.push(format!("ConfigMap {name} with the Avro schema is missing: {command} (the pods start then by themselves)"));
+            return;
+        };
+        for key in keys {
+            match data.remove(key) {
+                Some(text) => drop(self.texts.insert((name.to_owned(), key.clone()), text)),
+                None => self
+                    .missing
+                    .push(format!("ConfigMap {name} has no key {key} with the Avro schema: add it, the pods start then by themselves")),
+            }
+        }
+    }
+}
+
 /// With the command that mends it.
 fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>>) -> Option<String> {
     let wanted = match keys {
@@ -128,6 +167,19 @@ fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn says_which_schema_is_missing_and_keeps_the_others() {
+        let keys = BTreeSet::from(["a.avsc".to_owned(), "b.avsc".to_owned()]);
+        let mut found = Found::default();
+        found.take("shop", "schemas", &keys, None);
+        let command = "kubectl create configmap schemas -n shop --from-file=a.avsc --from-file=b.avsc";
+        assert!(found.missing[0].contains(command), "{found:?}");
+        let mut found = Found::default();
+        found.take("shop", "schemas", &keys, Some([("a.avsc".to_owned(), "{}".to_owned())].into()));
+        assert_eq!(found.texts, [(("schemas".to_owned(), "a.avsc".to_owned()), "{}".to_owned())].into());
+        assert!(found.missing[0].starts_with("ConfigMap schemas has no key b.avsc"), "{found:?}");
+    }
 
     #[test]
     fn says_which_secret_and_which_key_is_missing() {

@@ -1,6 +1,6 @@
 //! What happens when a pipeline, or something that belongs to it, has changed: the steps, in the order in which they run.
 //!
-//! 1. `dereference` reads, freshly: the document, what exists for it, the Secrets that it names.
+//! 1. `dereference` reads, freshly: the document, what exists for it, the Secrets and schemas that it names.
 //! 2. `validate` turns the document into a checked pipeline, or into its mistakes. Pure.
 //! 3. `build` (its own room) says what should exist. Pure.
 //! 4. `apply` writes what differs and removes what is no longer wanted.
@@ -26,7 +26,7 @@ use validate::{Refusal, Valid};
 
 /// A bound for all the steps together; each call to the API server has its own.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How soon we look again for something that no watch tells of: a Secret that is missing, a name that is taken.
+/// How soon we look again for something that no watch tells of: a Secret or a schema that is missing, a name that is taken.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 const SELDOM: Duration = Duration::from_secs(300);
@@ -65,9 +65,13 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
     hand_over(context, &read, &finding, valid.as_ref()).await;
     status::report(context, &read, &finding, valid.as_ref()).await?;
     Ok(match finding {
-        Finding::SecretsMissing(_) | Finding::NamesTaken(_) | Finding::Predecessors(_) => Action::requeue(LOOK_AGAIN),
+        Finding::SecretsMissing(_) | Finding::SchemasMissing(_) | Finding::NamesTaken(_) | Finding::Predecessors(_) => {
+            Action::requeue(LOOK_AGAIN)
+        }
         // The API server may have learnt what it refuses, or a webhook may think again; in the end somebody has to change something.
         Finding::Refused(_) => Action::requeue(SELDOM),
+        // Nor of a schema that has changed.
+        _ if valid.is_some_and(|valid| valid.config.schemas().next().is_some()) => Action::requeue(SELDOM),
         _ => Action::await_change(),
     })
 }
@@ -92,8 +96,18 @@ async fn hand_over(context: &Context, read: &Read, finding: &Finding, valid: Opt
 
 /// Makes the cluster what the pipeline says, as far as it is possible now.
 async fn bring_about(context: &Context, read: &mut Read, valid: &Valid) -> Result<Finding, Error> {
-    let blueprint =
-        Blueprint { pipeline: &valid.pipeline, config: &valid.config, default_image: &context.default_image, switches: read.switches() };
+    let schemas = dereference::schemas(context, &read.namespace, &build::schemas::of_pipeline(&valid.config)).await?;
+    if !schemas.missing.is_empty() {
+        return Ok(Finding::SchemasMissing(schemas.missing));
+    }
+    let digest = build::schemas::digest(&schemas.texts).map_err(|source| Error::Json { doing: "comparing Avro schemas", source })?;
+    let blueprint = Blueprint {
+        pipeline: &valid.pipeline,
+        config: &valid.config,
+        default_image: &context.default_image,
+        switches: read.switches(),
+        schemas: digest.as_deref(),
+    };
     let wanted = build::build(&blueprint).map_err(|source| Error::Json { doing: "building the objects of a pipeline", source })?;
     let not = apply::apply(context, read, wanted).await?;
     if !not.taken.is_empty() {

@@ -30,6 +30,8 @@ pub enum Finding {
     Applied,
     Invalid(Vec<Mistake>),
     SecretsMissing(Vec<String>),
+    /// Nothing is applied meanwhile: pods with another schema, or none, are no better than those that run.
+    SchemasMissing(Vec<String>),
     IdentityChanged(Mistake),
     NamesTaken(Vec<String>),
     /// Objects of a pipeline of the same name that is gone.
@@ -158,6 +160,7 @@ fn health(finding: &Finding, deployments: &[(Role, Deployment)]) -> Health {
         Finding::Refused(sentences) => Health::Stalled("ObjectRefused", bounded(&sentences.join("; "), LONGEST_MESSAGE)),
         Finding::NotApplied(why) => Health::Progressing("NotApplied", bounded(why, LONGEST_MESSAGE)),
         Finding::SecretsMissing(sentences) => Health::Progressing("SecretMissing", bounded(&sentences.join("; "), LONGEST_MESSAGE)),
+        Finding::SchemasMissing(sentences) => Health::Progressing("SchemaMissing", bounded(&sentences.join("; "), LONGEST_MESSAGE)),
         Finding::Applied => rollout(deployments),
     }
 }
@@ -216,7 +219,7 @@ fn event(before: &OrderPipelineStatus, after: &OrderPipelineStatus) -> Option<Ev
     let stalled = after.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "True");
     let (old, new) = (ready(before), ready(after)?);
     let changed = old.is_none_or(|old| (&old.status, &old.reason) != (&new.status, &new.reason));
-    let troubled = stalled || matches!(new.reason.as_str(), "SecretMissing" | "NotApplied");
+    let troubled = stalled || matches!(new.reason.as_str(), "SecretMissing" | "SchemaMissing" | "NotApplied");
     changed.then(|| Event {
         type_: if troubled { EventType::Warning } else { EventType::Normal },
         reason: new.reason,

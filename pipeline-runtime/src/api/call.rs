@@ -107,7 +107,7 @@ where
             Err(problem)
         }
     };
-    let response = respond(&id, result);
+    let response = respond(&id, result.map_err(|problem| problem.in_dialect(api.dialect)));
     kind.status = response.status();
     let status = kind.status.as_u16();
     tracing::debug!(

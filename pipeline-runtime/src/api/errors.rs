@@ -4,6 +4,7 @@ use super::call::RequestId;
 use crate::contract::Violation;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use crds::runtime_config::Dialect;
 use serde::Serialize;
 use std::borrow::Cow;
 
@@ -70,6 +71,19 @@ impl Problem {
         let message = "this X-Request-Id was already used by a request with another body: send a new id with a new request";
         let fields = vec![Violation { field: "X-Request-Id".into(), message: message.into() }];
         Problem { fields, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "request_id_reused", message) }
+    }
+
+    pub fn no_order(id: &str) -> Problem {
+        let message = format!("there is no order {id:?} here, or not yet: an accepted order appears when its event was processed");
+        Problem::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// What the Orders dialect calls unprocessable is a bad request in the cart dialect.
+    pub fn in_dialect(mut self, dialect: Dialect) -> Problem {
+        if dialect == Dialect::Cart && self.status == StatusCode::UNPROCESSABLE_ENTITY {
+            self.status = StatusCode::BAD_REQUEST;
+        }
+        self
     }
 
     pub fn not_allowed(allow: &'static str, message: &'static str) -> Problem {

@@ -2,6 +2,7 @@
 
 use super::call::RequestId;
 use super::errors::{Answer, Problem, respond};
+use crate::codec::Codecs;
 use crate::publish::Publisher;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -21,14 +22,15 @@ pub const EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was last seen of broker and store. Asked by one task, read by every request.
-#[derive(Debug)]
 pub struct Health {
     /// The one that is written to.
     backend: ArcSwap<String>,
+    /// Nothing can be written before its schemas are registered.
+    codecs: Codecs,
     /// Nothing can be accepted without the store: `idempotency: Strict`.
     needs_store: bool,
     links: ArcSwap<Links>,
-    /// The broker was reached once.
+    /// The broker was reached once, and the schemas were registered.
     latched: AtomicBool,
 }
 
@@ -40,10 +42,11 @@ pub struct Links {
 }
 
 impl Health {
-    pub fn new(backend: &str, needs_store: bool) -> Arc<Health> {
+    pub fn new(backend: &str, needs_store: bool, codecs: Codecs) -> Arc<Health> {
         let not_yet = Some("not asked yet: this process has just started".to_owned());
         let links = ArcSwap::from_pointee(Links { broker: not_yet.clone(), store: not_yet });
-        Arc::new(Health { backend: ArcSwap::from_pointee(backend.to_owned()), needs_store, links, latched: AtomicBool::new(false) })
+        let backend = ArcSwap::from_pointee(backend.to_owned());
+        Arc::new(Health { backend, codecs, needs_store, links, latched: AtomicBool::new(false) })
     }
 
     /// Asks the broker that is written to and the store, for ever. Spawn it once.
@@ -78,7 +81,7 @@ impl Health {
 
     /// Sets what is seen; for [`Health::watch`] and for roles that know it themselves.
     pub fn set(&self, links: Links) {
-        if links.broker.is_none() {
+        if links.broker.is_none() && self.codecs.trouble().is_none() {
             self.latched.store(true, Ordering::Relaxed);
         }
         let before = self.links.swap(Arc::new(links.clone()));
@@ -106,7 +109,7 @@ impl Health {
         self.links.load().broker.clone()
     }
 
-    /// Ready: connected to the backend (OA-5), and to the store where nothing can be accepted without it.
+    /// Ready: connected to the backend (OA-5), all schemas registered, and to the store where nothing can be accepted without it.
     /// A store that is away otherwise only fails reads, which say so themselves.
     fn ready(&self) -> Result<Answer, Problem> {
         let links = self.links();
@@ -116,6 +119,9 @@ impl Health {
                 format!("not connected to backend {}: {reason}", self.backend.load()),
                 5,
             ));
+        }
+        if let Some(reason) = self.codecs.trouble() {
+            return Err(Problem::unavailable("registry_unavailable", reason, 5));
         }
         match &links.store {
             Some(reason) if self.needs_store => {

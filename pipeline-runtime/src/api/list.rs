@@ -5,8 +5,8 @@
 
 use super::call::{Call, answer};
 use super::errors::{Answer, Problem};
-use super::orders::in_path;
-use super::{Shared, query, strict};
+use super::query::{self, in_path};
+use super::{Shared, strict};
 use crate::store::{Mark, Order, Page, Query};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;

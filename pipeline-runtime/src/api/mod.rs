@@ -1,14 +1,17 @@
 //! The HTTP API: lets requests in, checks them against their event's contract, publishes, and answers when the broker has it.
 //!
-//! `call` is the front door (request id, key, a place to work in), `body` and `json` read what was sent, `orders` and `list` are the Orders dialect,
-//! `accept` brings an event to the broker once, `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks
-//! like, `admin` and `letters` are for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//! `call` is the front door (request id, key, a place to work in), `body`, `json` and `query` read what was sent. `orders` (with `list`) and
+//! `cart` are the dialects: their routes, and what they answer. `write` makes an event of a body, `accept` brings it to the broker once,
+//! `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks like, `counted` what is counted of it. `admin`
+//! and `letters` are for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
 //!
 //! What a client can rely on:
-//! - 202 is answered only when the broker has acknowledged; the answer to the same request is the same from any pod.
+//! - 202 (in the cart dialect 201 and 200) is answered only when the broker has acknowledged; the answer to the same request is the same from
+//!   any pod.
 //! - The same `X-Request-Id` (of the same key, on the same path) is the same request. Its body is compared by what it says: spaces and the
 //!   order of fields do not count. After a 503 it may be sent again under the id of the answer, whoever made that id.
-//! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order.
+//! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order. PUT /update-order
+//!   does, since it promises a 404: it waits a second for an order that is still on its way.
 //! - GET /orders is `{"count": n, "orders": […]}`, the newest first. A page holds at most `limit` orders and about 4 MiB, but always one;
 //!   where there are more, `next` is the path of the page behind it.
 
@@ -16,6 +19,7 @@ mod accept;
 mod admin;
 mod body;
 mod call;
+mod cart;
 mod counted;
 mod errors;
 pub mod health;
@@ -28,12 +32,14 @@ mod orders;
 mod query;
 pub mod server;
 mod strict;
+mod write;
 
 pub use admin::Admin;
 pub use health::Health;
 pub use keys::{Keys, KeysError};
 pub use server::{Limits, serve};
 
+use crate::codec::Codecs;
 use crate::contract::Contract;
 use crate::publish::Publisher;
 use crate::store::Store;
@@ -56,10 +62,13 @@ use tokio::sync::Semaphore;
 const PLACES: usize = 2000;
 /// Reads of many orders at once: each may hold a lot of memory.
 const LISTS: usize = 8;
+/// Topics that are read from their start to answer a request, at once.
+const SCANS: usize = 1;
 
 /// Everything the API works with. One for each process.
 pub struct ApiState {
     contract: Arc<ArcSwap<Contract>>,
+    codecs: Codecs,
     settings: ArcSwap<Settings>,
     publisher: Publisher,
     store: Arc<dyn Store>,
@@ -70,6 +79,9 @@ pub struct ApiState {
     places: Arc<Semaphore>,
     budget: body::Budget,
     lists: Semaphore,
+    scans: Semaphore,
+    /// The routes are made for it at the start.
+    dialect: Dialect,
     counted: Arc<counted::Counted>,
     metrics: Metrics,
 }
@@ -78,6 +90,7 @@ pub struct ApiState {
 pub struct ApiParts {
     /// Replaced as a whole when the configuration changes; call [`ApiState::reload`] with it.
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     pub publisher: Publisher,
     pub store: Arc<dyn Store>,
     pub keys: Arc<ArcSwap<Keys>>,
@@ -94,6 +107,8 @@ pub struct ApiParts {
 struct Settings {
     creates: Destination,
     updates: Option<Destination>,
+    /// The topics that events are read from.
+    read: Vec<TopicConfig>,
     idempotency: Idempotency,
     publish_deadline: Duration,
 }
@@ -109,20 +124,20 @@ struct Destination {
 pub enum ApiError {
     #[error("this pipeline has no spec.api")]
     None,
-    #[error("spec.api.cart is not served by this version: use spec.api.orders")]
-    Dialect,
     #[error("spec.api writes the event {event}, which is not in spec.events or whose topic is not in spec.topics")]
     NoEvent { event: String },
 }
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, publisher, store, keys, admin, health, metrics } = parts;
+        let ApiParts { contract, codecs, publisher, store, keys, admin, health, metrics } = parts;
+        let dialect = config.api.as_ref().ok_or(ApiError::None)?.dialect;
         let recent = idempotency::Recent::new();
         let counted = counted::Counted::new(&recent);
         metrics.add(counted.clone());
         Ok(Arc::new(ApiState {
             contract,
+            codecs,
             settings: ArcSwap::from_pointee(Settings::of(config)?),
             publisher,
             store,
@@ -133,6 +148,8 @@ impl ApiState {
             places: Arc::new(Semaphore::new(PLACES)),
             budget: body::Budget::new(),
             lists: Semaphore::new(LISTS),
+            scans: Semaphore::new(SCANS),
+            dialect,
             counted,
             metrics,
         }))
@@ -148,9 +165,6 @@ impl ApiState {
 impl Settings {
     fn of(config: &RuntimeConfig) -> Result<Settings, ApiError> {
         let api = config.api.as_ref().ok_or(ApiError::None)?;
-        if api.dialect != Dialect::Orders {
-            return Err(ApiError::Dialect);
-        }
         let destination = |event: &String| {
             let topic = config.event(event).and_then(|e| e.topics.first()).and_then(|t| config.topic(t));
             let topic = topic.ok_or_else(|| ApiError::NoEvent { event: event.clone() })?;
@@ -159,6 +173,7 @@ impl Settings {
         Ok(Settings {
             creates: destination(&api.creates)?,
             updates: api.updates.as_ref().map(destination).transpose()?,
+            read: config.topics_read().cloned().collect(),
             idempotency: api.idempotency,
             publish_deadline: api.publish_deadline,
         })
@@ -168,22 +183,24 @@ impl Settings {
 /// All routes of the API, health and metrics among them.
 pub fn router(api: Arc<ApiState>) -> Router {
     let health = health::router(api.health.clone(), api.metrics.clone());
-    Router::new()
-        .route("/orders", get(list::list).post(orders::create))
-        .route("/orders/{orderId}", get(orders::read).patch(orders::change))
+    let (routes, hint) = match api.dialect {
+        Dialect::Orders => (orders::routes(), "/orders and /orders/{orderId}"),
+        Dialect::Cart => (cart::routes(), "/create-order, /update-order, /order-details and /getAllOrderIdsFromTopic"),
+    };
+    routes
         .route("/admin/backend-mode", get(admin::read_backend).post(admin::ask_for_backend))
         .route("/admin/dead-letters", get(letters::list))
         .route("/admin/dead-letters/{id}", get(letters::show))
         .route("/admin/dead-letters/replay", post(letters::replay))
         .with_state(api)
         .merge(health)
-        .fallback(unknown_route)
+        .fallback(async move |request: Request| unknown_route(&request, hint))
         .method_not_allowed_fallback(wrong_method)
 }
 
-async fn unknown_route(request: Request) -> Response {
-    let message = format!("there is nothing at {}: see /orders and /orders/{{orderId}}", request.uri().path());
-    without_call(&request, Problem::new(StatusCode::NOT_FOUND, "not_found", message))
+fn unknown_route(request: &Request, hint: &str) -> Response {
+    let message = format!("there is nothing at {}: see {hint}", request.uri().path());
+    without_call(request, Problem::new(StatusCode::NOT_FOUND, "not_found", message))
 }
 
 async fn wrong_method(request: Request) -> Response {

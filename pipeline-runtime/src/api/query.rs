@@ -1,4 +1,4 @@
-//! What a request asks for in its query.
+//! What a request asks for in its query, and texts as they stand in paths.
 
 use super::errors::Problem;
 use chrono::{DateTime, Utc};
@@ -11,8 +11,7 @@ pub(super) fn values<const N: usize>(query: &str, names: [&str; N]) -> Result<[O
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decoded(name, name)?, decoded(name, value)?);
         let Some(index) = names.iter().position(|known| *known == name) else {
-            let (last, first) = names.split_last().unwrap_or((&"", &[]));
-            return Err(Problem::field(&name, format!("is not known here: there are {} and {last}", first.join(", "))));
+            return Err(Problem::field(&name, format!("is not known here: there {}", listed(&names))));
         };
         if values[index].replace(value).is_some() {
             return Err(Problem::field(&name, "stands in the query more than once: send it once"));
@@ -33,6 +32,14 @@ pub(super) fn time(name: &str, text: Option<String>) -> Result<Option<DateTime<U
     text.map(|text| DateTime::parse_from_rfc3339(&text).map(|time| time.to_utc()).map_err(|_| wrong(&text))).transpose()
 }
 
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "is nothing to ask for".to_owned(),
+        [only] => format!("is {only}"),
+        [first @ .., last] => format!("are {} and {last}", first.join(", ")),
+    }
+}
+
 /// A name or a value of a query as it was meant. Anything that is no text is refused: guessed at, it would be another tenant.
 fn decoded(name: &str, text: &str) -> Result<String, Problem> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -49,4 +56,16 @@ fn decoded(name: &str, text: &str) -> Result<String, Problem> {
         }
     }
     String::from_utf8(bytes).map_err(|_| Problem::field(name, "is no text in UTF-8"))
+}
+
+/// A text as it stands in a path or a query.
+pub(super) fn in_path(id: &str) -> String {
+    let mut path = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(char::from(byte)),
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
 }

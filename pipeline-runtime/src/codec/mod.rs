@@ -1,16 +1,20 @@
-//! How data lies in a message: JSON, in an envelope or bare. Nothing here knows what the data means.
+//! How data lies in a message: JSON, in an envelope or bare, or Avro. Nothing here knows what the data means.
 
+pub mod avro;
 mod bare;
 mod digits;
 mod envelope;
 mod json;
+mod topics;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use avro::Wanted;
 pub use digits::changed;
 pub use json::{MAX_WEIGHT, Weight, weigh};
+pub use topics::{Codecs, Undecoded, Unwritten};
 
 use crate::broker::{Incoming, Outgoing, Position, Target};
 use bytes::Bytes;
@@ -52,7 +56,7 @@ pub struct Draft {
     pub key: String,
     /// Further attributes: requestId, principal, ...
     pub attributes: Vec<(String, String)>,
-    /// JSON text. Bytes, so that what a client sent goes to the broker without a copy.
+    /// As its topic's codec writes it: JSON text for most. Bytes, so that what a client sent goes to the broker without a copy.
     pub data: Bytes,
 }
 
@@ -88,16 +92,8 @@ pub fn encode(topic: &TopicConfig, draft: &Draft) -> Outgoing {
     }
 }
 
-/// Takes a message apart; its body is parsed once.
-pub fn decode(topic: &TopicConfig, message: &Incoming) -> Result<Decoded, DecodeError> {
-    let body = match &message.payload {
-        Some(body) if !body.is_empty() => json::parse(body, if topic.envelope == Envelope::Bare { "data" } else { "" })?,
-        _ => return Err(DecodeError("the message has no body".into())),
-    };
-    let mut decoded = match topic.envelope {
-        Envelope::Bare => bare::decode(message, body)?,
-        Envelope::Attributes => envelope::decode(message, body)?,
-    };
+/// A message that says nothing of its id is known by its place.
+fn finish(message: &Incoming, mut decoded: Decoded) -> Result<Decoded, DecodeError> {
     if decoded.id.is_empty() {
         decoded.id = origin(message).map_or_else(|| place_in_time(&message.at, message.timestamp_ms), str::to_owned);
     }

@@ -14,9 +14,18 @@ fn topic(envelope: Envelope) -> TopicConfig {
         retention: Duration::from_secs(3600),
         max_message_bytes: 1 << 20,
         envelope,
+        codec: Default::default(),
         producers: Producers::Pipeline,
         invalid: Invalid::DeadLetter,
         dead_letter: Some("orders-dlq".into()),
+    }
+}
+
+fn decode(topic: &TopicConfig, message: &Incoming) -> Result<Decoded, DecodeError> {
+    match Codecs::default().decode(topic, message) {
+        Ok(decoded) => Ok(decoded),
+        Err(Undecoded::Never(error)) => Err(error),
+        Err(Undecoded::NotYet(wanted)) => panic!("nobody has to be asked: {wanted:?}"),
     }
 }
 

@@ -5,10 +5,12 @@ mod follow;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod mistakes;
+mod schemas;
 mod secrets;
 mod source;
 
 pub use environment::{ENV_FILE, Environment};
 pub use follow::follow;
+pub use schemas::Schemas;
 pub use secrets::{SecretError, Secrets};
 pub use source::{Source, Uptake, document};

@@ -4,7 +4,7 @@ use super::Environment;
 use crate::generator;
 use crds::Mistake;
 use crds::document::{Purpose, note_lines, read_for};
-use crds::runtime_config::RuntimeConfig;
+use crds::runtime_config::{CodecConfig, RuntimeConfig, TopicConfig};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -132,7 +132,9 @@ pub fn document(file: &Path, text: &str, purpose: Purpose) -> Result<crds::Order
         lines.join("\n")
     };
     let pipeline = read_for(text, purpose).map_err(told)?;
-    match generator::misfit(&crds::resolve(&pipeline)) {
+    // What Avro makes of an order is known where its schema is.
+    let seen = |topic: &TopicConfig, data| (topic.codec == CodecConfig::Json).then_some(Ok(data));
+    match generator::misfit(&crds::resolve(&pipeline), seen) {
         None => Ok(pipeline),
         Some(why) => {
             let mut mistakes = vec![Mistake::new("spec.generator.shape", why)];

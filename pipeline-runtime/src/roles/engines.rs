@@ -46,6 +46,7 @@ impl Engines {
                 let deps = WorkerDeps {
                     config: live.config,
                     contract: live.contract,
+                    codecs: live.codecs,
                     broker,
                     publisher,
                     switching,
@@ -69,7 +70,7 @@ impl Engines {
             let (letters, health, alert) = (letters.clone(), health.clone(), alert.clone());
             async move {
                 let Some(broker) = opened(&publisher, &backend, &stop).await else { return Ok(()) };
-                let deps = ReviewDeps { config: live.config, contract: live.contract, broker, letters, health, alert };
+                let deps = ReviewDeps { config: live.config, contract: live.contract, codecs: live.codecs, broker, letters, health, alert };
                 worker::review(deps, stopped(stop)).await
             }
             .boxed()
@@ -89,7 +90,7 @@ impl Engines {
             let stop = stop.clone();
             async move {
                 let Some(broker) = opened(&publisher, &backend, &stop).await else { return };
-                let deps = ViewDeps { config: live.config, contract: live.contract, broker, switching, store };
+                let deps = ViewDeps { config: live.config, contract: live.contract, codecs: live.codecs, broker, switching, store };
                 if let Err(error) = worker::view(deps, stopped(stop)).await {
                     tracing::error!(backend, %error, "no view of the orders");
                 }

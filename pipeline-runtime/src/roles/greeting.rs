@@ -59,7 +59,7 @@ pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, ke
     }
     writeln!(text, "  broker     {}", place.broker_is)?;
     writeln!(text, "  store      {}", place.store_is)?;
-    if config.api.as_ref().is_some_and(|api| api.dialect == Dialect::Orders) {
+    if let Some(api) = &config.api {
         // Not the key itself: terminals are recorded and shared.
         let shown = if matches!(key, Key::Dev) { DEV_KEY } else { "$API_KEY" };
         writeln!(text, "try")?;
@@ -67,8 +67,14 @@ pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, ke
             let pattern = r#"s/^ *(export )? *API_KEY *= *["']?([^"']*[^"' ])["']? *$/\2/p"#;
             writeln!(text, "  API_KEY=$(sed -nE {} {} | tail -n 1)", quoted(pattern), quoted(&file.to_string_lossy()))?;
         }
-        writeln!(text, "  curl http://{address}/orders -H \"X-API-Key: {shown}\" --json {}", quoted(example))?;
-        writeln!(text, "  curl \"http://{address}/orders?limit=5\" -H \"X-API-Key: {shown}\"")?;
+        let (create, look) = match api.dialect {
+            Dialect::Orders => ("orders", "orders?limit=5"),
+            Dialect::Cart => ("create-order", "getAllOrderIdsFromTopic?topic="),
+        };
+        let topic = config.event(&api.creates).and_then(|event| event.topics.first());
+        let topic = topic.filter(|_| api.dialect == Dialect::Cart).map_or("", String::as_str);
+        writeln!(text, "  curl http://{address}/{create} -H \"X-API-Key: {shown}\" --json {}", quoted(example))?;
+        writeln!(text, "  curl \"http://{address}/{look}{topic}\" -H \"X-API-Key: {shown}\"")?;
         if let Some(other) = config.backends.iter().find(|backend| backend.name != *config.backend) {
             writeln!(
                 text,
@@ -84,8 +90,10 @@ pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, ke
 /// The document's own example of an order, else one of ours.
 pub fn example(pipeline: &OrderPipeline, config: &RuntimeConfig) -> String {
     let event = config.api.as_ref().and_then(|api| pipeline.spec.events.iter().find(|e| e.name == *api.creates));
-    event.and_then(|e| e.example.as_ref()).map_or_else(|| EXAMPLE.to_owned(), |e| e.0.to_string())
+    let ours = config.api.as_ref().map_or(EXAMPLE, |api| if api.dialect == Dialect::Cart { CART_EXAMPLE } else { EXAMPLE });
+    event.and_then(|e| e.example.as_ref()).map_or_else(|| ours.to_owned(), |e| e.0.to_string())
 }
 
-/// An order that the dialect's own schema accepts.
+/// Orders that the dialects' own schemas accept.
+const CART_EXAMPLE: &str = r#"{"orderId":"o-1","itemsCount":2}"#;
 const EXAMPLE: &str = r#"{"customerId":"c-1","items":[{"sku":"tea","quantity":2,"unitPrice":3.5}],"totalAmount":7}"#;

@@ -3,6 +3,8 @@
 use super::credentials;
 use crate::api::{Keys, keys};
 use crate::broker::{Broker, BrokerError, TopicWish};
+use crate::codec::Codecs;
+use crate::codec::avro::registry::{Confluent, Registry};
 use crate::config::{Secrets, Source, Uptake};
 use crate::contract::Contract;
 use crate::telemetry;
@@ -23,12 +25,14 @@ const ENVIRONMENT_PRINCIPAL: &str = "default";
 pub struct Live {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    /// Of the topics as they were at the start: another topic needs another start.
+    pub codecs: Codecs,
 }
 
 impl Live {
-    pub fn new(config: RuntimeConfig) -> anyhow::Result<Live> {
+    pub fn new(config: RuntimeConfig, codecs: Codecs) -> anyhow::Result<Live> {
         let contract = Contract::compile(&config)?;
-        Ok(Live { config: Arc::new(ArcSwap::from_pointee(config)), contract: Arc::new(ArcSwap::from_pointee(contract)) })
+        Ok(Live { config: Arc::new(ArcSwap::from_pointee(config)), contract: Arc::new(ArcSwap::from_pointee(contract)), codecs })
     }
 
     /// Follows the configuration. A version that differs in what was `opened` at the start is not taken up: `needs_start` is told
@@ -57,6 +61,11 @@ impl Live {
         };
         source.follow(&first, all).await;
     }
+}
+
+/// The registry at an address.
+pub fn registry(url: &str) -> Result<Arc<Registry>, String> {
+    Confluent::new(url).map(|registry| Arc::new(Registry::Confluent(registry))).map_err(|e| e.to_string())
 }
 
 /// What runs beside a role for as long as it runs, and ends with it.

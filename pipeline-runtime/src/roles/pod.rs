@@ -2,12 +2,13 @@
 
 use super::engines::Engines;
 use super::membership::Membership;
-use super::parts::{Beside, Live, keys, keys_in, make_topics, wishes};
+use super::parts::{Beside, Live, keys, keys_in, make_topics, registry, wishes};
 use super::{GRACE, SETTLE, credentials, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::kafka::{Kafka, KafkaSettings, Publishing};
-use crate::config::{Environment, Secrets, Source, follow};
+use crate::codec::Codecs;
+use crate::config::{Environment, Schemas, Secrets, Source, follow};
 use crate::control::kubernetes::mounted;
 use crate::generator::{Counters, Generator};
 use crate::publish::{Brokers, Publisher};
@@ -22,7 +23,7 @@ use axum::Router;
 use crds::Role;
 use crds::document::Purpose;
 use crds::pipeline::{Backend, SecretKeyRef};
-use crds::runtime_config::{CONFIG_DIR, CONFIG_FILE, RuntimeConfig, SECRETS_DIR, StoreConfig};
+use crds::runtime_config::{CONFIG_DIR, CONFIG_FILE, RuntimeConfig, SCHEMAS_DIR, SECRETS_DIR, StoreConfig};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,9 @@ pub struct PodFlags {
     /// Where Secrets are mounted, as NAME/KEY; what is not there is taken from the environment (NAME_KEY).
     #[arg(long, value_name = "DIR", default_value = SECRETS_DIR)]
     pub secrets: PathBuf,
+    /// Where ConfigMaps with Avro schemas are mounted, as NAME/KEY; what is not there is looked for beside the configuration, as KEY.
+    #[arg(long, value_name = "DIR", default_value = SCHEMAS_DIR)]
+    pub schemas: PathBuf,
     /// Where to listen: the API, or health and metrics of the other roles. Default: 0.0.0.0:8080 for the API, else 0.0.0.0:8081.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
@@ -52,6 +56,7 @@ pub struct PodFlags {
 pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let (stop, started) = (told_to_stop()?, chrono::Utc::now());
     let environment = Environment::here(Path::new("."));
+    let schemas = Schemas::new(&flags.schemas, &flags.config);
     let source = Source { file: flags.config, purpose: Purpose::Deploy, environment: environment.clone() };
     let (config, said) = source.read().map_err(anyhow::Error::msg)?;
     telemetry::start(config.telemetry.log_level, Lines::Collected);
@@ -77,7 +82,9 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
             stop.send_replace(true);
         });
     }
-    let live = Live::new(config)?;
+    let codecs = Codecs::of(&config, |at| schemas.text(at), registry).map_err(anyhow::Error::msg)?;
+    beside.spawn(codecs.clone().register());
+    let live = Live::new(config, codecs)?;
     let carried = Carried::start(&live.config, Some(role.name()), secrets.environment()).map_err(anyhow::Error::msg)?;
     membership.publisher = membership.publisher.traced(carried.tracer.clone());
     carried.metrics.add(membership.publisher.counted().clone());
@@ -206,7 +213,7 @@ impl Pod {
         };
         let strict = api.idempotency == crds::pipeline::Idempotency::Strict;
         let publisher = self.publisher();
-        let health = Health::new(publisher.broker().name(), strict);
+        let health = Health::new(publisher.broker().name(), strict, self.live.codecs.clone());
         tokio::spawn(health.clone().watch(publisher.clone(), Some(stores.orders.clone()), health::EVERY));
         if matches!(config.store, StoreConfig::Memory { .. }) {
             // Without a database each API process keeps a view of its own, read from the topics.
@@ -214,6 +221,7 @@ impl Pod {
         }
         let parts = ApiParts {
             contract: self.live.contract.clone(),
+            codecs: self.live.codecs.clone(),
             publisher: publisher.clone(),
             store: stores.orders,
             keys,
@@ -270,7 +278,9 @@ impl Pod {
 
     /// Health and metrics of a role that serves nothing else.
     fn side(&self, listener: TcpListener, publisher: &Publisher) -> tokio::task::JoinHandle<()> {
-        let health = Health::new(publisher.broker().name(), false);
+        // What a worker reads it reads without a schema of its own being registered.
+        let codecs = if self.role == Role::Worker { Codecs::default() } else { self.live.codecs.clone() };
+        let health = Health::new(publisher.broker().name(), false, codecs);
         tokio::spawn(health.clone().watch(publisher.clone(), None, health::EVERY));
         let routes: Router = health::router(health, self.carried.metrics.clone());
         tokio::spawn(async move {
@@ -280,7 +290,7 @@ impl Pod {
 }
 
 pub(super) fn generator(live: &Live, publisher: Publisher, counters: Arc<Counters>) -> Generator {
-    Generator { config: live.config.clone(), contract: live.contract.clone(), publisher, counters }
+    Generator { config: live.config.clone(), contract: live.contract.clone(), codecs: live.codecs.clone(), publisher, counters }
 }
 
 /// Nothing new is published; what is on its way may arrive.

@@ -2,13 +2,15 @@
 
 use super::engines::Engines;
 use super::greeting::{self, DEV_KEY, Key};
-use super::parts::{Beside, Live, keys, make_topics, wishes};
+use super::parts::{Beside, Live, keys, make_topics, registry, wishes};
 use super::pod::{self, generator, settle};
 use super::{GRACE, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
-use crate::config::{Environment, Secrets, Source, document};
+use crate::codec::Codecs;
+use crate::codec::avro::registry::{self as schema_registry, Registry};
+use crate::config::{Environment, Schemas, Secrets, Source, document};
 use crate::control::{Kept, Local, Requests, Switching, local_gate, names_all};
 use crate::generator::Counters;
 use crate::publish::{Brokers, Gate, Publisher, States};
@@ -23,7 +25,7 @@ use crds::document::Purpose;
 use crds::member::BackendRequest;
 use crds::pipeline::Idempotency;
 use crds::role::Opened;
-use crds::runtime_config::{RuntimeConfig, SECRETS_DIR, StoreConfig};
+use crds::runtime_config::{RuntimeConfig, SCHEMAS_DIR, SECRETS_DIR, StoreConfig};
 use crds::switch::{Rules, SwitchState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,6 +33,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+
+/// Beside the built-in database: the schemas of what lies in it.
+const SCHEMAS_FILE: &str = "schemas.json";
 
 #[derive(Debug, clap::Args)]
 pub struct UpFlags {
@@ -218,7 +223,16 @@ impl Up {
             *address = bound.local_addr()?;
             listener = Some(bound);
         }
-        let live = Live::new(config)?;
+        let schemas = Schemas::new(SCHEMAS_DIR, &flags.file);
+        // With nothing installed one file stands for every registry, as an embedded broker does for Kafka.
+        let kept = match flags.live {
+            true => None,
+            false => Some(Arc::new(Registry::Kept(schema_registry::Kept::open(&folder(&config, flags).join(SCHEMAS_FILE))?))),
+        };
+        let registry = |url: &str| kept.clone().map_or_else(|| registry(url), Ok);
+        let codecs = Codecs::of(&config, |at| schemas.text(at), registry).map_err(anyhow::Error::msg)?;
+        beside.spawn(codecs.clone().register());
+        let live = Live::new(config, codecs)?;
         let carried = Carried::start(&live.config, None, secrets.environment()).map_err(anyhow::Error::msg)?;
         Ok((Up { live, place, secrets: secrets.clone(), beside, carried }, listener))
     }
@@ -307,13 +321,14 @@ impl Up {
         roles: &mut Roles,
     ) -> anyhow::Result<Arc<ApiState>> {
         let api = config.api.as_ref().context("this pipeline has no spec.api: there is nothing to serve")?;
-        let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict);
+        let health = Health::new(self.place.broker.name(), api.idempotency == Idempotency::Strict, self.live.codecs.clone());
         self.beside.spawn(health.clone().watch(publisher.clone(), Some(self.place.stores.orders.clone()), health::EVERY));
         let keys = keys(&api.keys, &self.secrets, Some(DEV_KEY), &mut self.beside)?;
         let states = publisher.gate().states();
         let requests = states.map(|states| Requests { config: self.live.config.clone(), states, asked: asked.clone() });
         let parts = ApiParts {
             contract: self.live.contract.clone(),
+            codecs: self.live.codecs.clone(),
             publisher: publisher.clone(),
             store: self.place.stores.orders.clone(),
             // Whoever has the key of a laptop is its administrator.

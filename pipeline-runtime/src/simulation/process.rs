@@ -203,6 +203,7 @@ async fn read(world: &World, process: &Process, brokers: &[Arc<dyn Broker>], pub
         let deps = WorkerDeps {
             config: Arc::new(ArcSwap::new(world.config.clone())),
             contract: Arc::new(ArcSwap::new(world.contract.clone())),
+            codecs: Default::default(),
             broker: broker.clone(),
             publisher: publisher.clone(),
             switching: (world.without != Without::Fence).then(|| switching.clone()),

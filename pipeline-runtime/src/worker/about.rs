@@ -4,7 +4,7 @@ use super::Shared;
 use super::apply::Came;
 use super::failure::Failure;
 use super::lanes::InHand;
-use crate::codec::{self, attribute};
+use crate::codec::attribute;
 use crate::contract::Message;
 use crate::store::{Applied, Change};
 use crate::telemetry::Context;
@@ -44,7 +44,7 @@ impl Shared {
         let mut about = About { event_id: failure.event_id.clone(), ..About::read(work) };
         let (config, contract) = (self.deps.config.load(), self.deps.contract.load());
         let Some(topic) = config.topic(&work.message.at.partition.topic).filter(|_| work.weight <= MOST_WEIGHT) else { return about };
-        let Ok(decoded) = codec::decode(topic, &work.message) else { return about };
+        let Ok(decoded) = self.deps.codecs.decode(topic, &work.message) else { return about };
         let attribute = |name: &str| decoded.attributes.get(name)?.as_str().map(str::to_owned);
         about.request_id = about.request_id.or_else(|| attribute(attribute::REQUEST_ID));
         let key = work.message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());

@@ -46,6 +46,7 @@ pub use review::{ReviewDeps, review, review_group};
 pub use view::{ViewDeps, view};
 
 use crate::broker::{Broker, BrokerError, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Partition, RELEASE_WITHIN};
+use crate::codec::Codecs;
 use crate::contract::Contract;
 use crate::control::Switching;
 use crate::publish::Publisher;
@@ -87,6 +88,7 @@ const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 pub struct WorkerDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     /// What is read.
     pub broker: Arc<dyn Broker>,
     /// For what is emitted and for dead letters: it need not write to the broker that is read.

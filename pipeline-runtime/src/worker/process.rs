@@ -85,7 +85,7 @@ async fn process(shared: &Shared, batch: &mut [InHand]) -> Vec<Fate> {
             fates.push(Fate::Behind);
             continue;
         }
-        fates.push(match understand(&config, &contract, &work.message) {
+        fates.push(match understand(&config, &contract, &shared.deps.codecs, &work.message) {
             Meaning::Nothing(why) => {
                 tracing::debug!(topic = &*work.message.at.partition.topic, offset = work.message.at.offset, why, "passed over");
                 shared.deps.health.counters.passed_over.add(1);
@@ -113,6 +113,10 @@ async fn process(shared: &Shared, batch: &mut [InHand]) -> Vec<Fate> {
             }
             Meaning::Broken(failure) => Fate::DeadLetter(failure),
             Meaning::Left => Fate::Left,
+            Meaning::Waits(wanted) => {
+                held.insert(work.key);
+                Fate::Waits(wanted)
+            }
             Meaning::Retry(failure) => {
                 if !last_attempt(work) {
                     held.insert(work.key);

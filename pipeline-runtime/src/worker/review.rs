@@ -7,7 +7,7 @@
 use super::dead_letter::{header, letter_id};
 use super::{WorkerError, WorkerHealth, connect, of_all};
 use crate::broker::{Broker, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Header, Incoming, Partition, Position};
-use crate::codec::{self, Decoded, attribute};
+use crate::codec::{self, Codecs, Decoded, attribute};
 use crate::contract::{Contract, Message};
 use crate::store::{Content, Facts, FailedMessages, Letter};
 use arc_swap::ArcSwap;
@@ -32,6 +32,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 pub struct ReviewDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     pub broker: Arc<dyn Broker>,
     pub letters: Arc<dyn FailedMessages>,
     pub health: Arc<WorkerHealth>,
@@ -141,7 +142,12 @@ impl Review {
     async fn keep(&mut self) {
         let (config, contract) = (self.deps.config.load_full(), self.deps.contract.load_full());
         let backend = self.deps.broker.name();
-        let letters: Vec<Letter> = self.held.iter().filter_map(|message| letter_of(&config, &contract, backend, message)).collect();
+        let mut letters = Vec::new();
+        for message in &self.held {
+            let Some(mut letter) = letter_of(&config, backend, message) else { continue };
+            letter.alert = alerts(&config, &contract, &self.deps.codecs, message, &letter).await;
+            letters.push(letter);
+        }
         match self.deps.letters.keep(&letters).await {
             Ok(new) => {
                 self.deps.health.counters.letters_kept.add(new);
@@ -181,8 +187,9 @@ impl Review {
     }
 }
 
-/// A message of a dead-letter topic as it is kept. None: it is no letter, but a seal of the switch.
-fn letter_of(config: &RuntimeConfig, contract: &Contract, backend: &str, message: &Incoming) -> Option<Letter> {
+/// A message of a dead-letter topic as it is kept; whether somebody is told of it is asked apart. None: it is no letter, but a seal of the
+/// switch.
+fn letter_of(config: &RuntimeConfig, backend: &str, message: &Incoming) -> Option<Letter> {
     let text = |name: &str| message.header(name).map(|value| String::from_utf8_lossy(value).into_owned());
     let said = text(header::TOPIC);
     let empty = message.payload.as_ref().is_none_or(|body| body.is_empty());
@@ -209,8 +216,7 @@ fn letter_of(config: &RuntimeConfig, contract: &Contract, backend: &str, message
         letter: format!("{backend}/{}", codec::place(&message.at)),
         topic,
     };
-    let alert = alerts(config, contract, message, &facts, &content);
-    Some(Letter { facts, content, alert })
+    Some(Letter { facts, content, alert: false })
 }
 
 /// The topic whose dead letters these are, where it is only one.
@@ -232,14 +238,25 @@ fn obstacle(text: &dyn Fn(&str) -> Option<String>, empty: bool, topic: bool) -> 
     (!topic).then(|| format!("it does not say which topic it was on: whoever buries messages there must set the header {}", header::TOPIC))
 }
 
-/// Whether somebody is to be told of it. What cannot be decoded has only its headers.
-fn alerts(config: &RuntimeConfig, contract: &Contract, message: &Incoming, facts: &Facts, content: &Content) -> bool {
+/// Whether somebody is to be told of it. What cannot be decoded has only its headers; what cannot be now, since nobody says by which schema,
+/// is told: better one alert too many.
+async fn alerts(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, message: &Incoming, letter: &Letter) -> bool {
     if !contract.tells_of_letters() {
         return false;
     }
+    let Letter { facts, content, .. } = letter;
     let name = facts.topic.as_deref().unwrap_or(&message.at.partition.topic);
     let original = Incoming { headers: content.headers.clone(), ..message.clone() };
-    let decoded = config.topic(name).and_then(|topic| codec::decode(topic, &original).ok());
+    let decoded = match config.topic(name) {
+        None => None,
+        Some(topic) => match codecs.decode_asking(topic, &original).await {
+            Ok(decoded) => decoded.ok(),
+            Err(why) => {
+                tracing::warn!(why, letter = facts.id, "a dead letter cannot be read now, so that somebody is told of it");
+                return true;
+            }
+        },
+    };
     let mut decoded = decoded.unwrap_or_else(|| Decoded {
         id: facts.event_id.clone().unwrap_or_default(),
         publish_time: facts.published_at,

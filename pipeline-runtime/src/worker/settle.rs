@@ -9,6 +9,7 @@ use super::lanes::{InHand, Key};
 use super::told::Answer;
 use super::understand::Then;
 use crate::broker::PublishError;
+use crate::codec::{self, Wanted};
 use crate::publish::For;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub enum Fate {
     Failed(Failure),
     /// An earlier event of its key goes first.
     Behind,
+    /// Somebody has to be asked before it can be read or what follows from it written.
+    Waits(Wanted),
     /// We stop: whoever reads it next starts over.
     PutDown,
     /// It stays on the broker, and no commit passes it; what is behind it goes on.
@@ -58,6 +61,10 @@ impl Shared {
                     work.take_back_attempt();
                     Outcome::Wait(Duration::ZERO)
                 }
+                Fate::Waits(wanted) => match wanted.get().await {
+                    Ok(()) => Outcome::Wait(Duration::ZERO),
+                    Err(why) => self.wait(&work, &codec::place(&work.message.at), &why),
+                },
                 Fate::PutDown => Outcome::PutDown,
                 Fate::Left => {
                     tracing::debug!(at = ?work.message.at, "left on the broker: its topic is no longer configured");

@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, Kind};
 use crate::broker::{Incoming, Outgoing};
-use crate::codec::{self, Decoded, Draft, SCHEMA_VERSION, attribute};
+use crate::codec::{self, Codecs, Decoded, Draft, SCHEMA_VERSION, Undecoded, Unwritten, Wanted, attribute};
 use crate::contract::{Contract, Emission, EventContract, Message, Violation};
 use crate::store::Change;
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub enum Meaning {
     Retry(Failure),
     /// Of a topic that the document no longer names, with all that it said about it: it stays on the broker, and no commit passes it.
     Left,
+    /// It cannot be told, or what follows cannot be written, before somebody is asked: then it is the same message again.
+    Waits(Wanted),
     Event(Box<Event>),
 }
 
@@ -40,14 +42,15 @@ pub struct Then {
     pub call: Option<Bytes>,
 }
 
-pub fn understand(config: &RuntimeConfig, contract: &Contract, message: &Incoming) -> Meaning {
+pub fn understand(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, message: &Incoming) -> Meaning {
     if message.payload.as_ref().is_none_or(|body| body.is_empty()) && message.header(attribute::STAMP).is_some() {
         return Meaning::Nothing("a seal");
     }
     let Some(topic) = config.topic(&message.at.partition.topic) else { return Meaning::Left };
-    let decoded = match codec::decode(topic, message) {
+    let decoded = match codecs.decode(topic, message) {
         Ok(decoded) => decoded,
-        Err(error) => return invalid(topic, Failure::new(Kind::Undecodable, error.0, None)),
+        Err(Undecoded::NotYet(wanted)) => return Meaning::Waits(wanted),
+        Err(Undecoded::Never(error)) => return invalid(topic, Failure::new(Kind::Undecodable, error.0, None)),
     };
     if let Some(version) = unknown_version(&decoded) {
         let reason = format!(
@@ -57,9 +60,10 @@ pub fn understand(config: &RuntimeConfig, contract: &Contract, message: &Incomin
     }
     let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
     let view = Message { topic: &topic.name, key, decoded: &decoded };
-    match meaning(config, contract, message, &view) {
+    match meaning(config, contract, codecs, message, &view) {
         Ok(meaning) => meaning,
-        Err(violations) => {
+        Err(Not::Yet(wanted)) => Meaning::Waits(wanted),
+        Err(Not::Good(violations)) => {
             let reasons: Vec<String> = violations.into_iter().map(|v| format!("{}: {}", v.field, v.message)).collect();
             invalid(topic, Failure::new(Kind::Invalid, reasons.join("; "), Some(&decoded.id)))
         }
@@ -83,8 +87,19 @@ fn unknown_version(decoded: &Decoded) -> Option<String> {
     }
 }
 
-fn meaning(config: &RuntimeConfig, contract: &Contract, message: &Incoming, view: &Message<'_>) -> Result<Meaning, Vec<Violation>> {
-    let one = |violation| vec![violation];
+/// Why a message that could be read has no meaning.
+enum Not {
+    Good(Vec<Violation>),
+    Yet(Wanted),
+}
+
+impl From<Violation> for Not {
+    fn from(violation: Violation) -> Not {
+        Not::Good(vec![violation])
+    }
+}
+
+fn meaning(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, message: &Incoming, view: &Message<'_>) -> Result<Meaning, Not> {
     let event = match contract.recognise(view) {
         Ok(Some(event)) => event,
         // Pods take up a changed document one after the other, and whoever published this was told that it is accepted.
@@ -93,22 +108,22 @@ fn meaning(config: &RuntimeConfig, contract: &Contract, message: &Incoming, view
             return Ok(Meaning::Retry(Failure::new(Kind::UnknownEvent, reason, Some(&view.decoded.id))));
         }
         Ok(None) => return Ok(Meaning::Nothing("no event's `when` holds")),
-        Err(violation) => return Err(one(violation)),
+        Err(violation) => return Err(violation.into()),
     };
     let worker = config.worker.as_ref();
     let tenants = worker.map_or(&[][..], |worker| &worker.tenants);
     // An event that has no tenant is let through: whose order it changes decides, and the store compares.
-    if !tenants.is_empty() && event.tenant(view).map_err(one)?.is_some_and(|tenant| !tenants.contains(&tenant)) {
+    if !tenants.is_empty() && event.tenant(view)?.is_some_and(|tenant| !tenants.contains(&tenant)) {
         return Ok(Meaning::Nothing("another tenant's"));
     }
     let violations = event.violations(view);
     if !violations.is_empty() {
-        return Err(violations);
+        return Err(Not::Good(violations));
     }
-    let change = event.change(view, codec::place(&message.at)).map_err(one)?;
+    let change = event.change(view, codec::place(&message.at))?;
     let mut messages = Vec::new();
-    for (index, emission) in event.emissions(view).map_err(one)?.into_iter().enumerate() {
-        messages.extend(emitted(config, contract, view, &change.event_id, index, emission).map_err(one)?);
+    for (index, emission) in event.emissions(view)?.into_iter().enumerate() {
+        messages.extend(emitted(config, contract, codecs, view, &change.event_id, index, emission)?);
     }
     let call = worker.and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
     let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), messages, call });
@@ -129,11 +144,12 @@ fn unheard<'a>(config: &RuntimeConfig, view: &Message<'a>) -> Option<&'a str> {
 fn emitted(
     config: &RuntimeConfig,
     contract: &Contract,
+    codecs: &Codecs,
     source: &Message<'_>,
     event_id: &str,
     index: usize,
     emission: Emission,
-) -> Result<Option<Outgoing>, Violation> {
+) -> Result<Option<Outgoing>, Not> {
     let Some(topic) = config.topic(&emission.topic) else { return Ok(None) };
     let id =
         Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_id}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
@@ -144,20 +160,34 @@ fn emitted(
     });
     let Emission { event_type: event, data, .. } = emission;
     let time = source.decoded.publish_time;
-    let mut draft = Draft { event, id, time, key: String::new(), attributes: carried.collect(), data: data.into() };
-    draft.key = emitted_key(contract, source, topic, &draft)?;
+    let (data, seen) = written(codecs, topic, data)?;
+    let mut draft = Draft { event, id, time, key: String::new(), attributes: carried.collect(), data };
+    draft.key = emitted_key(contract, source, topic, &draft, seen)?;
     Ok(Some(codec::encode(topic, &draft)))
 }
 
+/// The body of an emission of this JSON text, and what its readers will see.
+fn written(codecs: &Codecs, topic: &TopicConfig, text: String) -> Result<(Bytes, Json), Not> {
+    let unfit = |field: String, message: String| {
+        let message = format!("what it emits to {} does not fit: {message}", topic.name);
+        Not::from(Violation { field, message })
+    };
+    let mut seen = serde_json::from_str(&text).map_err(|e| unfit("data".into(), e.to_string()))?;
+    match codecs.body(topic, text.into(), &mut seen) {
+        Ok(body) => Ok((body, seen)),
+        Err(Unwritten::Unfit(why)) => Err(unfit(why.path, why.message)),
+        Err(Unwritten::NotYet(wanted)) => Err(Not::Yet(wanted)),
+    }
+}
+
 /// Its key: what the document says of this type of event, else that of the event it follows from.
-fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft) -> Result<String, Violation> {
-    let event = contract.event(&draft.event).filter(|event| event.config.topics.contains(&topic.name));
-    match (event, serde_json::from_slice(&draft.data)) {
-        (Some(event), Ok(data)) => {
+fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft, data: Json) -> Result<String, Violation> {
+    match contract.event(&draft.event).filter(|event| event.config.topics.contains(&topic.name)) {
+        Some(event) => {
             let decoded = Decoded::of(topic, draft, data);
             event.key(&Message { topic: &topic.name, key: source.key, decoded: &decoded })
         }
-        _ => match source.key {
+        None => match source.key {
             Some(key) => Ok(key.to_owned()),
             None => contract.recognise(source)?.map_or_else(|| Ok(String::new()), |event| event.key(source)),
         },

@@ -7,6 +7,7 @@ use super::fence::{Fence, States, own_topics};
 use super::understand::{Meaning, understand};
 use super::{PREFETCH_BYTES, WorkerError, WorkerHealth, connect, of_all, topics};
 use crate::broker::{Broker, Consumer, ConsumerMode, ConsumerOptions, Happening, Incoming, Partition};
+use crate::codec::Codecs;
 use crate::contract::Contract;
 use crate::control::Switching;
 use crate::store::{Change, Store, StoreError};
@@ -20,10 +21,12 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const RETRY: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub struct ViewDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
     pub contract: Arc<ArcSwap<Contract>>,
+    pub codecs: Codecs,
     pub broker: Arc<dyn Broker>,
     /// None: the pipeline has one backend.
     pub switching: Option<Arc<Switching>>,
@@ -159,17 +162,34 @@ impl Queue {
 
 async fn see(deps: &ViewDeps, messages: &[Incoming]) {
     let (config, contract) = (deps.config.load_full(), deps.contract.load_full());
-    let meant = messages.iter().filter_map(|message| match understand(&config, &contract, message) {
-        Meaning::Event(event) => Some(event.change),
-        _ => None,
-    });
-    let changes: Vec<Change> = meant.collect();
+    let mut changes: Vec<Change> = Vec::new();
+    for message in messages {
+        if let Meaning::Event(event) = meaning(deps, &config, &contract, message).await {
+            changes.push(event.change);
+        }
+    }
     if changes.is_empty() || !refused(deps, &changes).await {
         return;
     }
     for change in &changes {
         if refused(deps, std::slice::from_ref(change)).await {
             tracing::debug!(eventId = change.event_id, "the view leaves an event out that its store refuses");
+        }
+    }
+}
+
+/// What a message means. Whoever has to be asked for that is asked as often as it takes.
+async fn meaning(deps: &ViewDeps, config: &RuntimeConfig, contract: &Contract, message: &Incoming) -> Meaning {
+    let mut pause = RETRY;
+    loop {
+        match understand(config, contract, &deps.codecs, message) {
+            Meaning::Waits(wanted) => {
+                let Err(why) = wanted.get().await else { continue };
+                tracing::warn!(why, "the view waits {pause:?}");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            meaning => return meaning,
         }
     }
 }

@@ -165,9 +165,11 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     // Not yet.
     ("generator: {rate: 5}", "deletionPolicy: Delete", "spec.deletionPolicy", "not supported"),
     ("  backend: kafka", "  backend: azure", "spec.backend", "not supported by this version yet"),
-    ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro", "not supported"),
+    ("partitions: 6", "codec: {avro: {registry: {url: 'registry:8081'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro.registry.url", "http://registry:8081"),
+    ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: a/b}}}", "spec.topics[0].codec.avro.schemaConfigMapRef.key", "order-event.avsc"),
+    ("partitions: 6", "envelope: Attributes, codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].envelope", "leave it Bare"),
     ("    key: data.customerId", "    pii: [data.customerId]", "spec.events[0].pii", "not supported"),
-    ("api: {idempotency: Strict}", "api: {cart: {}}", "spec.api.cart", "not supported"),
+    ("api: {idempotency: Strict}", "api: {cart: {creates: Made}}", "spec.api.cart.creates", "there is no event Made"),
 ];
 
 #[test]

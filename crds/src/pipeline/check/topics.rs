@@ -14,6 +14,9 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
             let message = format!("must be between 1Ki and 64Mi, but is {}", topic.max_message_size);
             found.add(format!("{place}.maxMessageSize"), message);
         }
+        if let Some(avro) = topic.codec.as_ref().and_then(|codec| codec.avro.as_ref()) {
+            self::avro(&place, topic, avro, found);
+        }
         dead_letters(spec, &place, topic, found);
     }
     // Kafka keeps one metric for both names, and refuses the second topic.
@@ -21,6 +24,24 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
         found.add(
             format!("spec.topics[{index}].name"),
             format!("differs from {first} only in dot and underscore: Kafka refuses such a pair"),
+        );
+    }
+}
+
+fn avro(place: &str, topic: &Topic, avro: &AvroCodec, found: &mut Found) {
+    let url = avro.registry.url.as_str();
+    if !["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
+        found.add(format!("{place}.codec.avro.registry.url"), format!("must be an address such as http://registry:8081, but is {url}"));
+    }
+    let key = &avro.schema_config_map_ref.key;
+    if !key.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) || key.starts_with("..") || key == "." {
+        let message = format!("must be a key of a ConfigMap such as order-event.avsc, which is a file's name too, but is {key:?}");
+        found.add(format!("{place}.codec.avro.schemaConfigMapRef.key"), message);
+    }
+    if topic.envelope == Envelope::Attributes {
+        found.add(
+            format!("{place}.envelope"),
+            "Attributes is an object of JSON around the data: with Avro leave it Bare, attributes are the headers",
         );
     }
 }

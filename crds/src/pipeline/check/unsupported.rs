@@ -6,18 +6,10 @@ use crate::pipeline::*;
 
 pub(super) fn check(spec: &OrderPipelineSpec, purpose: Purpose, found: &mut Found) {
     let mut not_yet = |place: String, what: &str| found.add(place, format!("{what}: not supported by this version yet"));
-    for (index, topic) in spec.topics.iter().enumerate() {
-        if topic.codec.as_ref().is_some_and(|codec| codec.avro.is_some()) {
-            not_yet(format!("spec.topics[{index}].codec.avro"), "Avro");
-        }
-    }
     for (index, event) in spec.events.iter().enumerate() {
         if !event.pii.is_empty() {
             not_yet(format!("spec.events[{index}].pii"), "encrypted fields");
         }
-    }
-    if spec.api.as_ref().is_some_and(|api| api.cart.is_some()) {
-        not_yet("spec.api.cart".into(), "the cart dialect");
     }
     if spec.deletion_policy == DeletionPolicy::Delete {
         not_yet("spec.deletionPolicy".into(), "Delete, which would remove the topics with the pipeline");

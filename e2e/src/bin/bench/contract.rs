@@ -3,7 +3,10 @@
 use crate::median;
 use anyhow::{Context, Result, ensure};
 use pipeline_runtime::broker::{Incoming, Partition, Position};
-use pipeline_runtime::codec;
+use pipeline_runtime::codec::Codecs;
+use pipeline_runtime::codec::avro::read::Plan;
+use pipeline_runtime::codec::avro::schema::Schema;
+use pipeline_runtime::codec::avro::write;
 use pipeline_runtime::contract::{Contract, Message};
 use serde_json::{Value as Json, json};
 use std::hint::black_box;
@@ -20,12 +23,54 @@ pub fn of_examples(rounds: usize) -> Result<()> {
         "lineItems": lines(33, |n| json!({"lineId": n, "sku": format!("SKU-{n:04}"), "quantity": 1, "unitPrice": 1, "note": "n".repeat(70)})),
     });
     let envelope = json!({"messageId": "m-1", "publishTime": "2025-01-10T12:00:00Z", "attributes": {"source": "shop"}, "data": large});
+    as_avro(&order, rounds)?;
     of_message("orders", "orders", &order.to_string(), rounds)?;
     of_message("retail", "order-create", &envelope.to_string(), rounds)
 }
 
-fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<()> {
+/// The same order as JSON and as Avro: what each takes to be written and to be read.
+fn as_avro(order: &Json, rounds: usize) -> Result<()> {
+    let text = |name: &str| json!({"name": name, "type": "string"});
+    let line = json!([text("sku"), text("name"), {"name": "quantity", "type": "int"}, {"name": "unitPrice", "type": "double"}]);
+    let items = json!({"type": "array", "items": {"type": "record", "name": "Line", "fields": line}});
+    let fields = ["orderId", "customerId", "tenantId", "channel"].map(text).into_iter();
+    let fields: Vec<Json> =
+        fields.chain([json!({"name": "totalAmount", "type": "double"}), json!({"name": "items", "type": items})]).collect();
+    let schema = Schema::parse(&json!({"type": "record", "name": "Order", "fields": fields}).to_string())?;
+    let plan = Plan::new(&schema, &schema).map_err(anyhow::Error::msg)?;
+    let encode = || {
+        let mut bytes = Vec::with_capacity(1024);
+        write(&schema, order, &mut bytes).map(|()| bytes).map_err(|unfit| anyhow::anyhow!("{unfit:?}"))
+    };
+    let (json, avro) = (order.to_string(), encode()?);
+    ensure!(plan.read(&avro).is_ok_and(|read| read["items"] == order["items"]), "it does not come back");
+    let parse = || serde_json::from_str::<Json>(black_box(&json)).map(drop);
+    let (mut times, works): (Vec<Vec<f64>>, [&dyn Fn(); 4]) = (
+        vec![Vec::new(); 4],
+        [&|| drop(black_box(order.to_string())), &|| drop(black_box(parse())), &|| drop(black_box(encode())), &|| {
+            drop(black_box(plan.read(black_box(&avro))))
+        }],
+    );
+    for _ in 0..rounds {
+        works.iter().zip(&mut times).for_each(|(work, times)| times.push(each(*work)));
+    }
+    let [json_out, json_in, avro_out, avro_in] = std::array::from_fn(|n| median(&mut times[n]));
+    println!(
+        "codec, an order: JSON {} B, {json_out:.1} us to write, {json_in:.1} us to read; Avro {} B, {avro_out:.1} us, {avro_in:.1} us (medians)",
+        json.len(),
+        avro.len()
+    );
+    Ok(())
+}
+
+fn each(work: &dyn Fn()) -> f64 {
     const TIMES: u32 = 2000;
+    let begun = Instant::now();
+    (0..TIMES).for_each(|_| work());
+    begun.elapsed().as_nanos() as f64 / f64::from(TIMES) / 1000.0
+}
+
+fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<()> {
     let text = std::fs::read_to_string(format!("{}/../examples/{example}/pipeline.yaml", env!("CARGO_MANIFEST_DIR")))?;
     let config =
         crds::document::read(&text).map(|pipeline| crds::resolve(&pipeline)).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
@@ -37,18 +82,15 @@ fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<(
         payload: Some(body.to_owned().into()),
         timestamp_ms: 0,
     };
-    let decoded = codec::decode(topic, &incoming)?;
+    let codecs = Codecs::default();
+    let decode = |incoming| codecs.decode(topic, incoming).map_err(|why| anyhow::anyhow!("{why:?}"));
+    let decoded = decode(&incoming)?;
     let message = Message { topic: &topic.name, key: Some("C000042"), decoded: &decoded };
     let known = || contract.recognise(&message).ok().flatten().map(|event| event.violations(&message));
     ensure!(known().is_some_and(|violations| violations.is_empty()), "{:?}", known());
-    let each = |work: &dyn Fn()| {
-        let begun = Instant::now();
-        (0..TIMES).for_each(|_| work());
-        begun.elapsed().as_nanos() as f64 / f64::from(TIMES) / 1000.0
-    };
     // What a worker does with it until it is handed to the store.
     let all = || {
-        let decoded = codec::decode(topic, &incoming).ok()?;
+        let decoded = decode(&incoming).ok()?;
         let message = Message { topic: &topic.name, key: Some("C000042"), decoded: &decoded };
         let event = contract.recognise(&message).ok().flatten().filter(|event| event.violations(&message).is_empty())?;
         Some((event.change(&message, String::from("orders/0/0")).ok()?, event.emissions(&message).ok()?))
@@ -56,7 +98,7 @@ fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<(
     ensure!(all().is_some(), "it makes no change");
     let (mut parsing, mut knowing, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        parsing.push(each(&|| drop(black_box(codec::decode(topic, black_box(&incoming))))));
+        parsing.push(each(&|| drop(black_box(decode(black_box(&incoming))))));
         knowing.push(each(&|| drop(black_box(known()))));
         whole.push(each(&|| drop(black_box(all()))));
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use arc_swap::ArcSwap;
 use e2e::bed::{Kafka, Room, free_port};
 use e2e::product::Product;
+use pipeline_runtime::codec::Codecs;
 use pipeline_runtime::contract::Contract;
 use pipeline_runtime::generator::{Counters, Generator};
 use pipeline_runtime::publish::{Gate, Publisher};
@@ -128,7 +129,8 @@ async fn alone_for(time: Duration) -> Result<f64> {
     let contract = Arc::new(ArcSwap::from_pointee(Contract::compile(&config)?));
     let counters = Arc::new(Counters::default());
     let publisher = Publisher::new(Arc::new(Sink), Gate::open());
-    let generator = Generator { config: Arc::new(ArcSwap::from_pointee(config)), contract, publisher, counters: counters.clone() };
+    let config = Arc::new(ArcSwap::from_pointee(config));
+    let generator = Generator { config, contract, codecs: Codecs::default(), publisher, counters: counters.clone() };
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(generator.run(stopped));
     let (began, before) = (Instant::now(), counters.published.load(Ordering::Relaxed));

@@ -42,11 +42,12 @@ fn with_admin(letters: Option<Arc<dyn FailedMessages>>) -> Process {
     let config = config();
     let (broker, store) = (FakeBroker::new(), FakeStore::new());
     let keys = |key| Arc::new(ArcSwap::from_pointee(Keys::new([("anna", key)]).unwrap()));
-    let health = Health::new("test", false);
+    let health = Health::new("test", false, Codecs::default());
     health.set(health::Links::default());
     let admin = Admin { keys: keys(KEY), requests: None, config: Arc::new(ArcSwap::from_pointee(config.clone())), letters };
     let parts = ApiParts {
         admin: Some(admin),
+        codecs: Codecs::default(),
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&config).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
         store: store.clone(),

@@ -1,6 +1,7 @@
 //! The API as a client meets it, on a broker and a store that can be made to fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cart;
 mod fakes;
 mod faults;
 mod idempotent;
@@ -41,10 +42,11 @@ fn process() -> Process {
 }
 
 fn process_on(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeStore>) -> Process {
-    let health = Health::new("test", false);
+    let health = Health::new("test", false, Codecs::default());
     health.set(health::Links::default());
     let parts = ApiParts {
         admin: None,
+        codecs: Codecs::default(),
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(config).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
         store: store.clone(),
@@ -169,6 +171,7 @@ fn topic(name: &str) -> TopicConfig {
         retention: Duration::from_secs(3600),
         max_message_bytes: 10 << 20,
         envelope: Envelope::Bare,
+        codec: Default::default(),
         producers: Producers::Pipeline,
         invalid: Invalid::DeadLetter,
         dead_letter: None,

@@ -100,7 +100,7 @@ async fn reads_are_503_while_the_store_is_away() {
 #[tokio::test]
 async fn ready_means_connected_now_and_latched_means_connected_once() {
     let process = process();
-    let health = Health::new("test", false);
+    let health = Health::new("test", false, Codecs::default());
     let watching = tokio::spawn(health.clone().watch(process.api.publisher.clone(), Some(process.store.clone()), Duration::from_millis(1)));
     let asked = Process { router: health::router(health.clone(), Metrics::default()), ..process };
     let until = async |path: &str, status: u16| {
@@ -123,7 +123,7 @@ async fn ready_means_connected_now_and_latched_means_connected_once() {
 #[tokio::test]
 async fn a_process_that_was_never_connected_is_alive_and_not_ready() {
     let process = process();
-    let asked = Process { router: health::router(Health::new("test", false), Metrics::default()), ..process };
+    let asked = Process { router: health::router(Health::new("test", false, Codecs::default()), Metrics::default()), ..process };
     assert_eq!(asked.get("/healthz").await.status, 200);
     assert_eq!(asked.get("/readyz").await.status, 503);
     assert_eq!(asked.get("/readyz/latched").await.status, 503);
@@ -133,7 +133,7 @@ async fn a_process_that_was_never_connected_is_alive_and_not_ready() {
 async fn a_store_that_is_away_counts_only_where_nothing_can_be_accepted_without_it() {
     let links = health::Links { broker: None, store: Some("gone".into()) };
     for (needed, status) in [(false, 200), (true, 503)] {
-        let health = Health::new("test", needed);
+        let health = Health::new("test", needed, Codecs::default());
         health.set(links.clone());
         let asked = Process { router: health::router(health, Metrics::default()), ..process() };
         assert_eq!(asked.get("/readyz").await.status, status);

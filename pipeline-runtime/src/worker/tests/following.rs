@@ -165,6 +165,7 @@ async fn a_view_sees_every_event_and_touches_nothing() {
     let deps = ViewDeps {
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&scene.config).unwrap())),
         config: Arc::new(ArcSwap::from_pointee(scene.config.clone())),
+        codecs: Default::default(),
         broker: scene.broker.clone(),
         switching: None,
         store: scene.store.clone(),

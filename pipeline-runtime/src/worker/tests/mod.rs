@@ -96,6 +96,7 @@ impl Scene {
         WorkerDeps {
             contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap())),
             config,
+            codecs: Default::default(),
             publisher,
             broker,
             switching,

@@ -4,12 +4,14 @@ use super::fakes::FakeStore;
 use super::following::{SILENT, ids, service};
 use super::*;
 use crate::broker::{Header, Incoming, Target};
-use crate::codec::attribute;
+use crate::codec::avro::registry::{Confluent, Kept, Registry};
+use crate::codec::{Codecs, attribute};
 use crate::sqlite::Place;
 use crate::store::{Content, Failed, FailedMessages, FailedPage, Filter, Letter, SqliteStore, Store, StoreError};
 use crate::worker::{AlertDeps, ReviewDeps, alerts, header, review};
 use async_trait::async_trait;
-use crds::runtime_config::{AlertConfig, AlertUrl};
+use crds::pipeline::ConfigMapKeyRef;
+use crds::runtime_config::{AlertConfig, AlertUrl, CodecConfig};
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 
@@ -75,10 +77,15 @@ struct Reading {
 
 impl Scene {
     fn review(&self, shelf: &Arc<Shelf>) -> Reading {
+        self.review_by(shelf, Codecs::default())
+    }
+
+    fn review_by(&self, shelf: &Arc<Shelf>, codecs: Codecs) -> Reading {
         let due = Arc::new(Notify::new());
         let deps = ReviewDeps {
             config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
             contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap())),
+            codecs,
             broker: self.broker.clone(),
             letters: shelf.clone(),
             health: self.health.clone(),
@@ -231,4 +238,29 @@ async fn a_webhook_that_is_down_costs_no_alert_a_try_and_a_missing_address_is_sa
         said = shelf.all().await.remove(0).0.alert_failure;
     }
     assert_eq!(said.as_deref(), Some("secret chat/url is missing"));
+}
+
+/// How many of two letters, of five and of one, somebody is told of where more than three matter; their schema is the first of this registry.
+async fn told_of_avro(registry: Registry) -> usize {
+    let (mut scene, shelf) = (alerting("data.total > 3", AlertUrl::Plain("http://127.0.0.1:1".into())), Shelf::new().await);
+    let schema = ConfigMapKeyRef { name: "schemas".into(), key: "order.avsc".into() };
+    scene.config.topics[0].codec = CodecConfig::Avro { registry: "http://registry".into(), schema };
+    let registry = Arc::new(registry);
+    let codecs = Codecs::of(&scene.config, |_| Ok(TOTAL.into()), |_| Ok(registry.clone())).unwrap();
+    scene.bury(b"\x00\x00\x00\x00\x01\x0a", &[(header::TOPIC, "orders"), (header::ID, "five")]);
+    scene.bury(b"\x00\x00\x00\x00\x01\x02", &[(header::TOPIC, "orders"), (header::ID, "one")]);
+    let _reading = scene.review_by(&shelf, codecs);
+    scene.kept(2).await;
+    shelf.alerts(9).await.unwrap().len()
+}
+
+const TOTAL: &str = r#"{"type": "record", "name": "Order", "fields": [{"name": "total", "type": "int"}]}"#;
+
+#[tokio::test]
+async fn a_letter_in_avro_is_judged_by_what_readers_see_and_told_where_nobody_says_its_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Kept::open(&folder.path().join("schemas.json")).unwrap();
+    assert_eq!(kept.register("orders-value", TOTAL), Ok(1));
+    assert_eq!(told_of_avro(Registry::Kept(kept)).await, 1);
+    assert_eq!(told_of_avro(Registry::Confluent(Confluent::new("http://127.0.0.1:1").unwrap())).await, 2);
 }
