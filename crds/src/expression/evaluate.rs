@@ -1,3 +1,4 @@
+use super::direct::{Given, Scene};
 use super::error::{EvaluationError, an, explain_failure};
 use super::hints::Hint;
 use super::view::{Object, missing_path, view};
@@ -34,6 +35,9 @@ impl Compiled {
 
     /// Whether it holds. Anything but true or false is an error.
     pub fn bool(&self, input: &Input<'_>) -> Result<bool, EvaluationError> {
+        if let Some(Given::Bool(holds)) = self.direct(input) {
+            return Ok(holds);
+        }
         match &*self.json(input)? {
             Json::Bool(holds) => Ok(*holds),
             other => Err(self.unexpected("true or false", other)),
@@ -66,14 +70,22 @@ impl Compiled {
     pub fn json<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
         match &self.program {
             Program::Path(path) => path.read(input),
-            Program::Cel(expression) => self.interpret(expression, input).map(Cow::Owned),
+            Program::Cel(expression, _) => match self.direct(input).as_ref().and_then(result::scalar) {
+                Some(result) => result.map(Cow::Owned),
+                None => self.interpret(expression, input).map(Cow::Owned),
+            },
         }
+    }
+
+    pub(super) fn direct<'a>(&'a self, input: &Input<'a>) -> Option<Given<'a>> {
+        let Program::Cel(_, Some(direct)) = &self.program else { return None };
+        direct.give(&Scene::new(input, &self.scope.data))
     }
 
     /// Why types that meet in it never go together; None: they do, or the data does not get that far. On data that only has the right
     /// types: what its values do is not looked at.
     pub fn type_error(&self, input: &Input<'_>) -> Option<String> {
-        let Program::Cel(expression) = &self.program else { return None };
+        let Program::Cel(expression, _) = &self.program else { return None };
         let names = Names { input, data: &self.scope.data };
         let mut context = Context::with_env(functions::environment().clone());
         context.set_variable_resolver(&names);
@@ -86,7 +98,7 @@ impl Compiled {
         }
     }
 
-    fn interpret(&self, expression: &IdedExpr, input: &Input<'_>) -> Result<Json, EvaluationError> {
+    pub(super) fn interpret(&self, expression: &IdedExpr, input: &Input<'_>) -> Result<Json, EvaluationError> {
         let names = Names { input, data: &self.scope.data };
         let mut context = Context::with_env(functions::environment().clone());
         context.set_variable_resolver(&names);

@@ -115,17 +115,30 @@ fn declare() -> Result<Env, DeclarationError> {
     Ok(env)
 }
 
-/// Rounds half away from zero, as people do with money: in decimal, since 1.005 * 100 is 100.49999 in binary.
 fn round_double(x: &CelDouble, digits: &CelInt) -> Result<CelDouble, ExecutionError> {
-    let (x, digits) = (*x.inner(), *digits.inner());
-    if !(0..=15).contains(&digits) {
-        return Err(ExecutionError::function_error("round", "the number of digits must be from 0 to 15"));
+    rounded(*x.inner(), *digits.inner())
+        .map(CelDouble::from)
+        .ok_or_else(|| ExecutionError::function_error("round", "the number of digits must be from 0 to 15"))
+}
+
+/// Rounds half away from zero, as people do with money: in decimal, since 1.005 * 100 is 100.49999 in binary. None: no such digits.
+pub(super) fn rounded(x: f64, digits: i64) -> Option<f64> {
+    const POWERS: [f64; 16] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let power = POWERS.get(usize::try_from(digits).ok()?)?;
+    let shifted = x * power;
+    // Most numbers lie far from the middle, by which binary and decimal differ, and dividing whole numbers rounds correctly.
+    if shifted.abs() < (1u64 << 40) as f64 && (shifted.fract().abs() - 0.5).abs() > 0.001 {
+        return Some(shifted.round() / power);
     }
+    Some(rounded_as_text(x, digits))
+}
+
+pub(super) fn rounded_as_text(x: f64, digits: i64) -> f64 {
     // Display of f64 never writes an exponent, so that one can be appended; parsing rounds correctly.
     let shifted = |x: f64, by: i64| format!("{x}e{by}").parse::<f64>().unwrap_or(f64::NAN);
     let rounded = shifted(shifted(x, digits).round(), -digits);
     // What is too large to be shifted has no such digits.
-    Ok(CelDouble::from(if rounded.is_finite() { rounded } else { x }))
+    if rounded.is_finite() { rounded } else { x }
 }
 
 fn round_int(x: &CelInt, digits: &CelInt) -> Result<CelDouble, ExecutionError> {

@@ -48,7 +48,7 @@ impl Compiled {
     pub fn never_bool(&self, schema: Option<&Json>) -> Option<String> {
         let gives = match &self.program {
             Program::Path(path) => of_path(path, schema),
-            Program::Cel(expression) => of(expression, schema),
+            Program::Cel(expression, _) => of(expression, schema),
         }?;
         Some(format!("must give true or false, but {} gives {gives}: compare it, such as with == or >", self.text().trim()))
     }

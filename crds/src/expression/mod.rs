@@ -4,6 +4,7 @@
 //! and has no type checker, so that unknown names would only be found by the first message. What it lets through costs microseconds.
 
 mod bounds;
+mod direct;
 mod error;
 mod evaluate;
 mod functions;
@@ -55,7 +56,8 @@ pub struct Compiled {
 enum Program {
     /// A path such as `data.orderId`, read without the interpreter.
     Path(evaluate::Path),
-    Cel(IdedExpr),
+    /// And the same without the interpreter, if it is made of what that knows.
+    Cel(IdedExpr, Option<direct::Direct>),
 }
 
 /// Compiles an expression, or says what is wrong with it and where.
@@ -66,7 +68,10 @@ pub fn compile(text: &str, scope: &Scope) -> Result<Compiled, ExpressionError> {
     bounds::check_tree(text, &expression, &source)?;
     let program = match evaluate::Path::of(&expression) {
         Some(path) => Program::Path(path),
-        None => Program::Cel(expression),
+        None => {
+            let direct = direct::Direct::of(&expression);
+            Program::Cel(expression, direct)
+        }
     };
     Ok(Compiled { text: text.to_owned(), scope: scope.clone(), program })
 }

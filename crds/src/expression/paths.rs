@@ -47,7 +47,7 @@ impl Compiled {
                     asks.paths.push(path.fields().iter().cloned().map(Step::Field).collect());
                 }
             }
-            Program::Cel(expression) => asks.walk(expression),
+            Program::Cel(expression, _) => asks.walk(expression),
         }
         asks
     }

@@ -1,5 +1,6 @@
 //! CEL values back to JSON.
 
+use super::direct::Given;
 use super::error::{EvaluationError, an};
 use cel::common::types::{CelBool, CelDouble, CelDuration, CelInt, CelList, CelNull, CelOptional, CelString, CelTimestamp, CelUInt};
 use cel::common::value::Val;
@@ -38,6 +39,18 @@ pub(super) fn to_json(value: &dyn Val) -> Result<Json, EvaluationError> {
         return optional.option().map_or(Ok(Json::Null), to_json);
     }
     map_to_json(value)
+}
+
+/// None: lists and maps, which [`to_json`] knows.
+pub(super) fn scalar(given: &Given<'_>) -> Option<Result<Json, EvaluationError>> {
+    Some(match given {
+        Given::Null => Ok(Json::Null),
+        Given::Bool(bool) => Ok(Json::from(*bool)),
+        Given::Int(int) => Ok(Json::from(*int)),
+        Given::Double(double) => number(*double),
+        Given::Text(text) => Ok(Json::from(*text)),
+        Given::List(_) | Given::Part(..) | Given::Attributes(_) => return None,
+    })
 }
 
 /// Both maps that an expression makes and those of the message, which only their traits tell apart from other values.

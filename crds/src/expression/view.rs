@@ -12,7 +12,11 @@ pub(super) fn view<'v>(value: &'v Json, hint: Option<&'v Hint>) -> Box<dyn Val +
     match value {
         Json::Null => Box::new(CelNull),
         Json::Bool(bool) => Box::new(CelBool::from(*bool)),
-        Json::Number(number) => view_number(number, hint.and_then(|hint| hint.number)),
+        Json::Number(number) => match seen(number, hint.and_then(|hint| hint.number)) {
+            Seen::Int(int) => Box::new(CelInt::from(int)),
+            Seen::UInt(uint) => Box::new(CelUInt::from(uint)),
+            Seen::Double(double) => Box::new(CelDouble::from(double)),
+        },
         Json::String(string) => Box::new(CelString::from(string.as_str())),
         Json::Array(array) => {
             let hint = hint.and_then(Hint::items);
@@ -25,23 +29,30 @@ pub(super) fn view<'v>(value: &'v Json, hint: Option<&'v Hint>) -> Box<dyn Val +
 /// Whole numbers up to here are the same as int and as double.
 const EXACT: u64 = 1 << 53;
 
-fn view_number<'v>(number: &serde_json::Number, hint: Option<Number>) -> Box<dyn Val + 'v> {
+/// A number, as expressions see it.
+pub(super) enum Seen {
+    Int(i64),
+    UInt(u64),
+    Double(f64),
+}
+
+pub(super) fn seen(number: &serde_json::Number, hint: Option<Number>) -> Seen {
     if let Some(int) = number.as_i64() {
         // Beyond that it stays an int whatever the schema says: an error is told, a number that changed is not.
         return match hint {
-            Some(Number::Double) if int.unsigned_abs() <= EXACT => Box::new(CelDouble::from(int as f64)),
-            _ => Box::new(CelInt::from(int)),
+            Some(Number::Double) if int.unsigned_abs() <= EXACT => Seen::Double(int as f64),
+            _ => Seen::Int(int),
         };
     }
     if let Some(uint) = number.as_u64() {
-        return Box::new(CelUInt::from(uint));
+        return Seen::UInt(uint);
     }
     let double = number.as_f64().unwrap_or(f64::NAN);
     // JSON Schema counts 5.0 as an integer.
     if hint == Some(Number::Int) && double.fract() == 0.0 && double.abs() <= EXACT as f64 {
-        return Box::new(CelInt::from(double as i64));
+        return Seen::Int(double as i64);
     }
-    Box::new(CelDouble::from(double))
+    Seen::Double(double)
 }
 
 #[derive(Debug)]

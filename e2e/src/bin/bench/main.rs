@@ -19,6 +19,10 @@ use e2e::product::Product;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The product's own: what is measured in this process costs as much there.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const KEY: &str = "bench";
 /// A turn is short and there are many: the machine's speed changes from one ten seconds to the next.
 const SECONDS: u64 = 4;
