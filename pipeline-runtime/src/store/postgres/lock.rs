@@ -1,8 +1,8 @@
 //! Takes the rows of a batch's orders, before anything about them is read.
 //!
 //! Also an order that is not there must be held: an Update that finds none goes to wait, and its Create, in another transaction at the
-//! same time, would neither see it wait nor be seen. So each missing order is inserted right away: with the content of its Create, or
-//! as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended.
+//! same time, would neither see it wait nor be seen. So each order that is not seen is inserted right away: with the content of its
+//! Create, or as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended.
 //! Then the rows that were there are locked, where they are read. Both go in the order of the ids, and who locks has inserted all that
 //! it will: so two batches cannot wait for each other.
 
@@ -42,11 +42,28 @@ pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>
     if orders.is_empty() {
         return Ok(Locked { missing: orders, existing: Vec::new() });
     }
-    let inserted = Rows::of(orders.iter().map(|(id, made)| (*id, made.as_ref()))).insert(connection).await?;
-    let Inserted::Some(inserted) = inserted else { return Ok(Locked { missing: orders, existing: Vec::new() }) };
-    let existing = orders.keys().filter(|id| !inserted.contains(**id)).copied().collect();
-    orders.retain(|id, _| inserted.contains(*id));
+    // Mostly the order of an Update is there, and looking costs less than inserting in vain.
+    let sought: Vec<&str> = orders.iter().filter(|(_, made)| made.is_none()).map(|(id, _)| *id).collect();
+    let there = if sought.is_empty() { HashSet::new() } else { present(connection, &sought).await? };
+    let rows = Rows::of(orders.iter().filter(|(id, _)| !there.contains(**id)).map(|(id, made)| (*id, made.as_ref())));
+    let inserted = if rows.order_id.is_empty() { Inserted::Some(HashSet::new()) } else { rows.insert(connection).await? };
+    let new = |id: &str| match &inserted {
+        Inserted::All => !there.contains(id),
+        Inserted::Some(inserted) => inserted.contains(id),
+    };
+    let existing = orders.keys().filter(|id| !new(id)).copied().collect();
+    orders.retain(|id, _| new(id));
     Ok(Locked { missing: orders, existing })
+}
+
+/// Those of the orders that others see already. One of them that is gone when it is locked fails the batch, which is tried again.
+async fn present(connection: &mut PgConnection, orders: &[&str]) -> Result<HashSet<String>, StoreError> {
+    let present: Vec<String> = sqlx::query_scalar("SELECT order_id FROM orders WHERE order_id = ANY($1)")
+        .bind(orders)
+        .fetch_all(connection)
+        .await
+        .map_err(|e| failed("looking for the orders", e))?;
+    Ok(present.into_iter().collect())
 }
 
 /// Whether a batch would get the locks on its tables that any write needs. Waits a moment for them, and gives them back.
