@@ -23,7 +23,7 @@ async fn sigterm_under_load_ends_each_role_with_zero_and_loses_nothing() {
     let (mut worker, _) = pipeline.start("worker").await.unwrap();
     for (role, process) in [("api", &api), ("worker", &worker)] {
         let now = process.own_memory_kib().unwrap();
-        println!("{role}: {now} KiB idle");
+        println!("{role}: {now} KiB idle, {} KiB with the program", process.memory_kib().unwrap().0);
         assert!(now < IDLE_KIB, "{role} takes {now} KiB idle");
     }
     let plan = |urls: Vec<String>, name: &str, patience| load::Plan {
