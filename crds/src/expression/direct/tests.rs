@@ -152,7 +152,8 @@ fn rounding_is_that_of_the_decimal_text() {
     let mut monkey = Monkey(1);
     for _ in 0..20_000 {
         let digits = monkey.below(16) as i64;
-        let whole = monkey.below(if monkey.below(2) == 0 { 100_000 } else { 1 << 31 });
+        let most = if monkey.below(2) == 0 { 100_000 } else { 1 << 31 };
+        let whole = monkey.below(most);
         // Many that lie in the middle, or hardly beside it.
         let text = format!("-{whole}.{}{}", monkey.below(1000), monkey.one_of(&["5", "", "49999999", "50000001"]));
         for text in [&text, &text[1..]] {
