@@ -8,6 +8,7 @@ pub mod config;
 pub mod contract;
 pub mod control;
 pub mod generator;
+pub mod pii;
 pub mod publish;
 pub mod roles;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::Shared;
 use super::failure::Failure;
 use super::health::Ended;
 use super::lanes::InHand;
+use super::privacy;
 use crate::broker::{Header, Incoming, Outgoing, Position, Target};
 use crate::codec::{self, attribute};
 use crate::publish::For;
@@ -169,7 +170,14 @@ impl Shared {
             );
             return Some(Ended::Dropped);
         };
-        let cut = async |now| letter(&to, self.deps.broker.name(), &work.message, failure, attempts, now, self.letter_limit(&to).await);
+        let message = match privacy::discreet(&config, &self.deps.contract.load(), &self.deps.codecs, &work.message) {
+            Ok(message) => message,
+            Err(reason) => {
+                tracing::error!(topic, partition = number, offset, %reason, "a dead letter is not written: what it would say in plain");
+                return None;
+            }
+        };
+        let cut = async |now| letter(&to, self.deps.broker.name(), &message, failure, attempts, now, self.letter_limit(&to).await);
         let mut written_for = self.deps.publisher.broker().name().to_owned();
         let mut letter = cut(Utc::now()).await;
         let mut backoff = FIRST_BACKOFF;
