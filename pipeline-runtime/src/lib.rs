@@ -8,6 +8,7 @@ pub mod config;
 pub mod contract;
 pub mod control;
 pub mod generator;
+mod http;
 pub mod publish;
 pub mod roles;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::greeting::DEV_KEY;
 use crate::api::keys::HEADER;
 use crate::config::Environment;
+use crate::http;
 use anyhow::{Context, bail};
 use serde_json::{Value as Json, json};
 use std::path::Path;
@@ -71,7 +72,7 @@ pub(super) struct Asker {
 impl Asker {
     pub fn new(url: &str, environment: &Environment) -> anyhow::Result<Asker> {
         let key = environment.get("ADMIN_KEY").or(environment.get("API_KEY")).unwrap_or(DEV_KEY).to_owned();
-        let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
+        let http = http::client().timeout(ANSWER_WITHIN).build()?;
         Ok(Asker { http, url: url.trim_end_matches('/').to_owned(), key })
     }
 

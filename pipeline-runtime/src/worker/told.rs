@@ -5,6 +5,7 @@
 
 use super::circuit::{Blame, Circuit};
 use super::health::CircuitHealth;
+use crate::http;
 use crate::telemetry::{Context, End, Kind, TRACEPARENT};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,9 +45,7 @@ pub struct Told {
 
 impl Told {
     pub fn new(what: &'static str, health: Arc<CircuitHealth>) -> Result<Told, String> {
-        // Ours or the one that is already installed: both do.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = reqwest::Client::builder()
+        let client = http::client()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(32)
             .build()
@@ -77,7 +76,7 @@ impl Told {
             Ok(response) => (format!("POST {shown} answers {}", response.status()), Blame::Unclear),
             Err(error) => {
                 let blame = if error.is_connect() { Blame::Service } else { Blame::Unclear };
-                (format!("POST {shown}: {}", causes(&error.without_url())), blame)
+                (format!("POST {shown}: {}", http::causes(&error.without_url())), blame)
             }
         };
         let mut circuit = self.circuit();
@@ -110,15 +109,4 @@ impl Told {
     fn circuit(&self) -> MutexGuard<'_, Circuit> {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with all that caused it: reqwest says only that sending failed.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

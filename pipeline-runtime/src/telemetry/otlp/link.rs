@@ -1,6 +1,6 @@
 //! The way to the collector: each request once, or again until it is taken, and one line when the collector goes and when it comes.
 
-use std::error::Error;
+use crate::http;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,9 +28,7 @@ enum Answer {
 
 impl Link {
     pub fn new(endpoint: &str, stop: watch::Receiver<bool>) -> Result<Link, String> {
-        // Ours or the one that is already installed: both do.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = reqwest::Client::builder()
+        let client = http::client()
             .timeout(ANSWER_WITHIN)
             .build()
             .map_err(|error| format!("the HTTP client for telemetry cannot be made: {error}"))?;
@@ -92,18 +90,7 @@ impl Link {
                 let again = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
                 if again { Answer::Away(reason) } else { Answer::Refused(reason) }
             }
-            Err(error) => Answer::Away(causes(&error)),
+            Err(error) => Answer::Away(http::causes(&error)),
         }
     }
-}
-
-/// reqwest says only that sending failed.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -1,6 +1,7 @@
 //! Confluent's HTTP interface, which Apicurio, Karapace and others have too. Three questions of it are asked.
 
 use super::RegistryError;
+use crate::http;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -43,10 +44,10 @@ struct Compatible {
 impl Confluent {
     pub fn new(url: &str) -> Result<Confluent, RegistryError> {
         let url = url.trim_end_matches('/').to_owned();
-        // Ours or the one that is already installed: both do.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = Client::builder().timeout(ANSWER_WITHIN).build();
-        let http = http.map_err(|e| RegistryError::Away { registry: url.clone(), reason: e.to_string() })?;
+        let http = http::client()
+            .timeout(ANSWER_WITHIN)
+            .build()
+            .map_err(|e| RegistryError::Away { registry: url.clone(), reason: e.to_string() })?;
         Ok(Confluent { url, http })
     }
 
@@ -86,10 +87,10 @@ impl Confluent {
     async fn ask<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> Result<T, RegistryError> {
         let away = |reason: String| RegistryError::Away { registry: self.url.clone(), reason };
         let answer = request.header("accept", format!("{CONTENT_TYPE}, application/json"));
-        let mut answer = answer.send().await.map_err(|e| away(root_cause(&e)))?;
+        let mut answer = answer.send().await.map_err(|e| away(http::causes(&e.without_url())))?;
         let status = answer.status();
         let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|e| away(root_cause(&e)))? {
+        while let Some(piece) = answer.chunk().await.map_err(|e| away(http::causes(&e.without_url())))? {
             if body.len() + piece.len() > LARGEST {
                 return Err(self.refused(format!("its answer has more than {} MiB", LARGEST >> 20)));
             }
@@ -121,13 +122,4 @@ fn words(status: StatusCode, body: &[u8]) -> String {
 
 fn says_code(body: &[u8]) -> bool {
     serde_json::from_slice::<Json>(body).is_ok_and(|json| json.get("error_code").is_some())
-}
-
-/// reqwest's own sentence says which request it was; why it failed stands below.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(below) = cause.source() {
-        cause = below;
-    }
-    cause.to_string()
 }
