@@ -35,10 +35,11 @@ impl Compiled {
 
     /// Whether it holds. Anything but true or false is an error.
     pub fn bool(&self, input: &Input<'_>) -> Result<bool, EvaluationError> {
-        if let Some(Given::Bool(holds)) = self.direct(input) {
-            return Ok(holds);
-        }
-        match &*self.json(input)? {
+        let given = match self.direct(input) {
+            Some(Given::Bool(holds)) => return Ok(holds),
+            given => given,
+        };
+        match &*self.whole(given.as_ref(), input)? {
             Json::Bool(holds) => Ok(*holds),
             other => Err(self.unexpected("true or false", other)),
         }
@@ -68,9 +69,14 @@ impl Compiled {
 
     /// The result as JSON: borrowed where the expression is a path, with numbers as they are.
     pub fn json<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
+        self.whole(self.direct(input).as_ref(), input)
+    }
+
+    /// From what was given directly, if that says it all.
+    fn whole<'a>(&self, given: Option<&Given<'_>>, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
         match &self.program {
             Program::Path(path) => path.read(input),
-            Program::Cel(expression, _) => match self.direct(input).as_ref().and_then(result::scalar) {
+            Program::Cel(expression, _) => match given.and_then(result::scalar) {
                 Some(result) => result.map(Cow::Owned),
                 None => self.interpret(expression, input).map(Cow::Owned),
             },
