@@ -13,6 +13,7 @@ use crate::store::{Content, Facts, FailedMessages, Letter};
 use arc_swap::ArcSwap;
 use chrono::DateTime;
 use crds::runtime_config::RuntimeConfig;
+use futures::future::join_all;
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -142,12 +143,13 @@ impl Review {
     async fn keep(&mut self) {
         let (config, contract) = (self.deps.config.load_full(), self.deps.contract.load_full());
         let backend = self.deps.broker.name();
-        let mut letters = Vec::new();
-        for message in &self.held {
-            let Some(mut letter) = letter_of(&config, backend, message) else { continue };
+        // Together: a schema registry that hangs costs one wait and not one for each letter.
+        let judged = self.held.iter().filter_map(|message| Some((message, letter_of(&config, backend, message)?)));
+        let judged = judged.map(async |(message, mut letter)| {
             letter.alert = alerts(&config, &contract, &self.deps.codecs, message, &letter).await;
-            letters.push(letter);
-        }
+            letter
+        });
+        let letters = join_all(judged).await;
         match self.deps.letters.keep(&letters).await {
             Ok(new) => {
                 self.deps.health.counters.letters_kept.add(new);

@@ -56,8 +56,8 @@ pub struct AvroTopic {
     /// Why it is not registered yet.
     trouble: ArcSwapOption<String>,
     known: ArcSwap<HashMap<u32, Known>>,
-    /// One asks for all.
-    asking: tokio::sync::Mutex<()>,
+    /// One asks for all. Holds when and why that was in vain last.
+    asking: tokio::sync::Mutex<Option<(Instant, RegistryError)>>,
 }
 
 /// A schema that messages were written by.
@@ -142,10 +142,15 @@ impl AvroTopic {
 
     /// Learns a schema by its number. The error says why the registry cannot be asked.
     async fn learn(&self, id: u32) -> Result<(), RegistryError> {
-        let _turn = self.asking.lock().await;
+        let came = Instant::now();
+        let mut last = self.asking.lock().await;
         let is_news = |known: &Known| !matches!(known, Known::Unreadable { since, .. } if since.elapsed() >= UNREADABLE_FOR);
         if self.known.load().get(&id).is_some_and(is_news) {
             return Ok(());
+        }
+        // Who waited while a registry hung does not wait as long once more.
+        if let Some((_, away)) = last.as_ref().filter(|(at, _)| *at >= came) {
+            return Err(away.clone());
         }
         let unreadable = |why: String| Known::Unreadable { why, since: Instant::now() };
         let known = match self.registry.schema(id).await {
@@ -156,7 +161,10 @@ impl AvroTopic {
             Err(RegistryError::Refused { registry, words }) => {
                 unreadable(format!("it was written by schema {id}, of which the schema registry {registry} says: {words}"))
             }
-            Err(away) => return Err(away),
+            Err(away) => {
+                *last = Some((Instant::now(), away.clone()));
+                return Err(away);
+            }
         };
         self.know(id, known);
         Ok(())

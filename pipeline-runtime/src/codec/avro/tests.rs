@@ -314,3 +314,26 @@ async fn check_holds_examples_and_the_generator_against_what_readers_see() {
     let all = said(json!({"type": "text"}), made, "").await;
     assert!(all.len() == 1 && all[0].starts_with("spec.topics[0].codec.avro.schemaConfigMapRef: is no Avro schema: "), "{all:?}");
 }
+
+#[tokio::test]
+async fn who_waits_while_a_registry_hangs_is_answered_with_the_first() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let asks = || asked.load(std::sync::atomic::Ordering::Relaxed);
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            sleep(Duration::from_millis(50)).await;
+            drop(connection);
+        }
+    });
+    let registry = Arc::new(Registry::Confluent(registry::Confluent::new(&url).unwrap()));
+    let topic = AvroTopic::new("orders", r#""string""#.into(), registry).unwrap();
+    let answers = futures::future::join_all((0..50).map(|id| topic.learn(id))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Err(RegistryError::Away { .. }))), "{answers:?}");
+    assert_eq!(asks(), 1);
+    topic.learn(1).await.unwrap_err();
+    assert_eq!(asks(), 2, "who comes later asks anew");
+}
