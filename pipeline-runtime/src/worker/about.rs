@@ -38,6 +38,28 @@ impl About {
     }
 }
 
+/// A line about a message that failed: which one, of what order, why; then what else there is to say.
+macro_rules! tell_failure {
+    ($level:ident, $work:expr, $about:expr, $failure:expr, $($more:tt)+) => {{
+        let (at, about, failure) = (&$work.message.at, &$about, &$failure);
+        tracing::$level!(
+            topic = &*at.partition.topic,
+            partition = at.partition.number,
+            offset = at.offset,
+            orderId = about.order_id,
+            tenantId = about.tenant_id,
+            requestId = about.request_id,
+            eventId = about.event_id,
+            traceId = about.trace_id(),
+            spanId = about.span_id(),
+            errorType = failure.kind.name(),
+            reason = failure.reason,
+            $($more)+
+        )
+    }};
+}
+pub(super) use tell_failure;
+
 impl Shared {
     /// For a line about a failure: these are few, so that the message is simply taken apart once more.
     pub(super) fn about(&self, work: &InHand, failure: &Failure) -> About {

@@ -1,6 +1,7 @@
 //! Dead letters: the message as it came, with headers that say where from, why and after how many attempts.
 
 use super::Shared;
+use super::about::tell_failure;
 use super::failure::Failure;
 use super::health::Ended;
 use super::lanes::InHand;
@@ -146,27 +147,12 @@ impl Shared {
     /// Writes the dead letter of an event and waits for its ack, as long as it takes. None: we stop, or the partition went to another.
     pub(super) async fn bury(&self, work: &InHand, failure: &Failure) -> Option<Ended> {
         let config = self.deps.config.load_full();
-        let Position { partition, offset } = &work.message.at;
+        let topic = &*work.message.at.partition.topic;
         let attempts = work.attempts.max(1);
-        let (topic, number, reason) = (&*partition.topic, partition.number, &*failure.reason);
         let about = self.about(work, failure);
         self.deps.health.counters.failed(failure.kind);
         let Some(to) = config.topic(topic).and_then(|topic| topic.dead_letter.clone()) else {
-            tracing::error!(
-                topic,
-                partition = number,
-                offset,
-                orderId = about.order_id,
-                tenantId = about.tenant_id,
-                requestId = about.request_id,
-                eventId = about.event_id,
-                traceId = about.trace_id(),
-                spanId = about.span_id(),
-                errorType = failure.kind.name(),
-                attempts,
-                reason,
-                "event dropped: its topic has no dead-letter topic"
-            );
+            tell_failure!(error, work, about, failure, attempts, "event dropped: its topic has no dead-letter topic");
             return Some(Ended::Dropped);
         };
         let cut = async |now| letter(&to, self.deps.broker.name(), &work.message, failure, attempts, now, self.letter_limit(&to).await);
@@ -187,22 +173,7 @@ impl Shared {
             return None;
         }
         self.note_burial(topic, failure);
-        tracing::warn!(
-            topic,
-            partition = number,
-            offset,
-            orderId = about.order_id,
-            tenantId = about.tenant_id,
-            requestId = about.request_id,
-            eventId = about.event_id,
-            traceId = about.trace_id(),
-            spanId = about.span_id(),
-            errorType = failure.kind.name(),
-            attempts,
-            reason,
-            deadLetterTopic = to,
-            "event became a dead letter"
-        );
+        tell_failure!(warn, work, about, failure, attempts, deadLetterTopic = to, "event became a dead letter");
         Some(Ended::DeadLetter)
     }
 

@@ -1,6 +1,6 @@
 //! An applier: takes a lane's next batch, understands it, applies it, and settles what is not simply complete.
 
-use super::about;
+use super::about::{self, tell_failure};
 use super::apply::{Came, Turn};
 use super::failure::{Failure, Kind};
 use super::health::Ended;
@@ -92,22 +92,8 @@ async fn process(shared: &Shared, batch: &mut [InHand]) -> Vec<Fate> {
                 Fate::Complete(Ended::PassedOver)
             }
             Meaning::Dropped(failure) => {
-                let at = &work.message.at;
                 let about = shared.about(work, &failure);
-                tracing::warn!(
-                    topic = &*at.partition.topic,
-                    partition = at.partition.number,
-                    offset = at.offset,
-                    orderId = about.order_id,
-                    tenantId = about.tenant_id,
-                    requestId = about.request_id,
-                    eventId = about.event_id,
-                    traceId = about.trace_id(),
-                    spanId = about.span_id(),
-                    errorType = failure.kind.name(),
-                    reason = failure.reason,
-                    "invalid message dropped, as its topic says"
-                );
+                tell_failure!(warn, work, about, failure, "invalid message dropped, as its topic says");
                 shared.deps.health.counters.failed(failure.kind);
                 Fate::Complete(Ended::Dropped)
             }

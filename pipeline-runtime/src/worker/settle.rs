@@ -2,7 +2,7 @@
 //! another try. In the order of the key, which is held meanwhile; other keys go on.
 
 use super::Shared;
-use super::about::About;
+use super::about::{About, tell_failure};
 use super::failure::{Failure, Kind};
 use super::health::Ended;
 use super::lanes::{InHand, Key};
@@ -136,22 +136,14 @@ impl Shared {
         }
         let delay = policy.delay(work.attempts - 1, rand::random());
         self.deps.health.counters.retries.add(1);
-        let at = &work.message.at;
         let about = self.about(work, &failure);
-        tracing::info!(
-            topic = &*at.partition.topic,
-            partition = at.partition.number,
-            offset = at.offset,
-            orderId = about.order_id,
-            tenantId = about.tenant_id,
-            requestId = about.request_id,
-            eventId = about.event_id,
-            traceId = about.trace_id(),
-            spanId = about.span_id(),
-            errorType = failure.kind.name(),
+        tell_failure!(
+            info,
+            work,
+            about,
+            failure,
             attempt = work.attempts,
             of = policy.attempts,
-            reason = failure.reason,
             "attempt failed, the next one in {delay:?}"
         );
         Outcome::Wait(delay)
