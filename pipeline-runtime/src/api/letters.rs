@@ -135,7 +135,12 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     async fn these(&mut self, ids: &[String]) -> Option<i64> {
+        let until = Instant::now() + WITHIN;
         for id in ids {
+            if Instant::now() >= until {
+                self.stopped = Some(format!("it took longer than {WITHIN:?}: replay those that are not named here with another request"));
+                break;
+            }
             match strict::ask(self.letters.show(id)).await {
                 Ok(Some((failed, content))) => self.one(&failed, content).await,
                 Ok(None) => self.skipped.push(json!({"id": id, "reason": nobody(id).message})),
