@@ -59,6 +59,9 @@ impl RuntimeConfig {
         add("spec.backends", json!(self.backends));
         add("spec.topics", json!(self.topics));
         add("spec.telemetry.otlp", json!(self.telemetry.otlp));
+        if let Some(pii) = &self.pii {
+            add("spec.pii", json!([pii.keys, pii.new_key_after]));
+        }
         if role != Role::Generator {
             add("spec.store", json!(self.store));
         }
@@ -127,6 +130,9 @@ spec:
         assert_eq!(changed("{size: 5}", "{size: 5, pollInterval: 3s}", Role::Api), Vec::<String>::new());
         assert_eq!(changed("api: {}", "api: {publishDeadline: 9s}", Role::Api), ["spec.api.publishDeadline"]);
         assert_eq!(changed("kafka:9092", "kafka:9093", Role::Generator), ["spec.backends"]);
+        for role in Role::ALL {
+            assert_eq!(changed("  api: {}", "  pii: {keysSecretRef: {name: keys}}\n  api: {}", role), ["spec.pii"], "mounted by all");
+        }
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct RuntimeConfig {
     /// The pipeline's own topics, and the dead-letter topics of these (`dead_letter: None`).
     pub topics: Vec<TopicConfig>,
     pub events: Vec<EventConfig>,
+    /// None: nothing is encrypted.
+    #[serde(default)]
+    pub pii: Option<PiiConfig>,
     pub store: StoreConfig,
     pub api: Option<ApiConfig>,
     pub worker: Option<WorkerConfig>,
@@ -96,6 +99,19 @@ pub struct EventConfig {
     pub set: BTreeMap<String, String>,
     pub append: BTreeMap<String, String>,
     pub emit: Vec<Emit>,
+    /// Paths of the fields that are encrypted.
+    #[serde(default)]
+    pub pii: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PiiConfig {
+    pub keys: SecretRef,
+    /// The principals who read encrypted fields as they are.
+    pub readers: Vec<String>,
+    /// How long after it appeared a key begins to encrypt.
+    pub new_key_after: Duration,
 }
 
 /// All but the id may be missing in an event: then that field stays as it is.

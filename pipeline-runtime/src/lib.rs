@@ -9,6 +9,7 @@ pub mod contract;
 pub mod control;
 pub mod generator;
 mod http;
+pub mod pii;
 pub mod publish;
 pub mod roles;
 #[cfg(test)]

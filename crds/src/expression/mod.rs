@@ -11,6 +11,7 @@ mod functions;
 mod gives;
 mod hints;
 mod paths;
+mod reads;
 mod result;
 mod view;
 
@@ -21,6 +22,7 @@ mod tests;
 pub use error::{EvaluationError, ExpressionError};
 pub use evaluate::Input;
 pub use paths::Unknown;
+pub use reads::{How, Read};
 
 use cel::IdedExpr;
 use hints::Hint;

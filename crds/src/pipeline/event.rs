@@ -55,7 +55,8 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub emit: Vec<Emit>,
-    /// Fields of a person (data.path.to.field): encrypted on the broker, in the store and in logs.
+    /// Fields of a person (data.email, data.lines[].note): encrypted on the broker, in the store and in logs, with the keys of `spec.pii`.
+    /// Only `when` and rules see what they say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub pii: Vec<Text>,

@@ -9,6 +9,7 @@ mod check;
 pub mod dialect;
 pub mod event;
 pub mod generator;
+pub mod pii;
 mod resolve;
 pub mod scalar;
 pub mod status;
@@ -24,6 +25,7 @@ pub use check::check;
 pub(crate) use check::check_meaning;
 pub use event::*;
 pub use generator::*;
+pub use pii::*;
 pub use resolve::resolve;
 pub use scalar::*;
 pub use status::*;
@@ -87,6 +89,9 @@ pub struct OrderPipelineSpec {
     /// Where orders are kept. Default: in memory, which is enough to try a pipeline and not more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
+    /// With what the fields of persons are encrypted that events name in `pii`, and who may read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pii: Option<Pii>,
     /// The HTTP API. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<Api>,

@@ -18,6 +18,7 @@ pub fn resolve(pipeline: &OrderPipeline) -> RuntimeConfig {
         switching: switching(spec),
         topics: topics(spec),
         events: spec.events.iter().enumerate().map(|(index, event)| spec.event_config(index, event)).collect(),
+        pii: spec.pii.as_ref().map(pii),
         store: store(spec.store.as_ref(), &name),
         api: spec.api.as_ref().map(|api| api_config(spec, api, &name)),
         worker: spec.worker.as_ref().map(|worker| worker_config(worker, &name)),
@@ -135,6 +136,7 @@ impl OrderPipelineSpec {
             set: event.set.iter().map(|(field, e)| (field.clone(), e.0.clone())).collect(),
             append: event.append.iter().map(|(field, e)| (field.clone(), e.0.clone())).collect(),
             emit: event.emit.clone(),
+            pii: event.pii.iter().map(|path| path.0.clone()).collect(),
         }
     }
 
@@ -238,6 +240,14 @@ fn dead_letter_config(name: String, source: &TopicConfig) -> TopicConfig {
 
 fn bytes(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn pii(pii: &Pii) -> PiiConfig {
+    PiiConfig {
+        keys: pii.keys_secret_ref.clone(),
+        readers: pii.readers.clone(),
+        new_key_after: pii.new_key_after.parse().unwrap_or(Duration::from_secs(120)),
+    }
 }
 
 fn store(store: Option<&Store>, pipeline: &str) -> StoreConfig {

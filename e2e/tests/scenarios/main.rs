@@ -10,6 +10,7 @@ mod killed;
 mod money;
 mod pipeline;
 mod poison;
+mod privacy;
 mod retail;
 mod same_request;
 mod stopping;

@@ -8,12 +8,14 @@ use e2e::product::Product;
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub const KEY: &str = "scenario-key";
+/// Of documents with encrypted fields, where no Secret is mounted.
+const PII_KEYS: &str = "2025-01=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=,match=QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU=";
 pub const READY: Duration = Duration::from_secs(60);
 
 /// Status changes append to a list, so that the order itself shows what took effect, how often and in which order.
@@ -82,11 +84,11 @@ impl Pipeline {
         Ok(Pipeline { name: config.pipeline, room, document, postgres: Postgres::start().await? })
     }
 
-    fn command(&self, role: &str, port: u16) -> Result<Command> {
+    fn command(&self, role: &str, port: u16, secrets: &Path) -> Result<Command> {
         let listen = format!("127.0.0.1:{port}");
         let mut command = Product::command("pipeline-runtime", &[role, "--config", &self.document.to_string_lossy(), "--listen", &listen])?;
-        command.arg("--secrets").arg(self.room.path().join("secrets"));
-        command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY);
+        command.arg("--secrets").arg(secrets);
+        command.env("DB_URL", self.postgres.url()).env("API_KEY", KEY).env("PII_KEYS", PII_KEYS);
         Ok(command)
     }
 
@@ -97,19 +99,26 @@ impl Pipeline {
 
     /// The same, with further variables of its environment.
     pub async fn start_with(&self, role: &str, environment: &[(&str, &str)]) -> Result<(Product, String)> {
-        let (mut product, url) = self.launch_with(role, environment)?;
-        product.ready(&format!("{url}/readyz"), READY).await?;
-        Ok((product, url))
+        ready(self.launch_with(role, environment, &self.secrets())?).await
+    }
+
+    /// The same with another folder of Secrets.
+    pub async fn start_at(&self, role: &str, secrets: &Path) -> Result<(Product, String)> {
+        ready(self.launch_with(role, &[], secrets)?).await
     }
 
     /// The same without waiting.
     pub fn launch(&self, role: &str) -> Result<(Product, String)> {
-        self.launch_with(role, &[])
+        self.launch_with(role, &[], &self.secrets())
     }
 
-    fn launch_with(&self, role: &str, environment: &[(&str, &str)]) -> Result<(Product, String)> {
+    fn secrets(&self) -> PathBuf {
+        self.room.path().join("secrets")
+    }
+
+    fn launch_with(&self, role: &str, environment: &[(&str, &str)], secrets: &Path) -> Result<(Product, String)> {
         let port = free_port()?;
-        let mut command = self.command(role, port)?;
+        let mut command = self.command(role, port, secrets)?;
         command.envs(environment.iter().copied());
         let product = Product::start(&format!("{role}-{port}"), &self.room, command)?;
         Ok((product, format!("http://127.0.0.1:{port}")))
@@ -130,6 +139,11 @@ impl Pipeline {
         .await; // what is missing is the ledger's to say
         self.stored().await
     }
+}
+
+async fn ready((mut product, url): (Product, String)) -> Result<(Product, String)> {
+    product.ready(&format!("{url}/readyz"), READY).await?;
+    Ok((product, url))
 }
 
 type Row = (String, Option<String>, Option<f64>, Option<String>, Option<String>, Option<String>);

@@ -234,7 +234,7 @@ async fn what_is_doubled_wrong_late_or_large_is_dealt_with() {
         assert!(reasons.contains(part), "{part:?} is not among\n{reasons}");
     }
     assert!(letters.iter().all(|letter| header(letter, "dlq-topic") == "order-create" && header(letter, "dlq-attempts") == "1"));
-    assert!(letters.iter().any(|letter| letter.payload() == Some(b"no json")), "byte for byte");
+    assert!(letters.iter().all(|letter| letter.payload() != Some(b"no json")), "it might say who somebody is");
     assert!(why(&dead(&kafka, "order-update", 1).await).contains("a substitute may cost at most 20 % more"));
     assert!(why(&dead(&kafka, "ship-events", 1).await).contains("one serial number for each piece"));
     dead(&kafka, "payment-authorized", 0).await;

@@ -149,7 +149,7 @@ fn files(blueprint: &Blueprint, role: Role) -> Result<(Vec<Volume>, Vec<VolumeMo
         // A Secret's name may be longer than a volume's.
         let volume = format!("secret-{}", hash(&secret)?);
         let items = match keys {
-            secrets::Keys::All => None,
+            secrets::Keys::All | secrets::Keys::Encrypting => None,
             secrets::Keys::These(keys) => Some(keys.into_iter().map(as_file).collect()),
         };
         mounts.push(mount(&volume, &format!("{SECRETS_DIR}/{secret}")));

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The keys of a Secret that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
+    /// One for each client of the API.
     All,
+    /// Those of encrypted fields: which there are, only their names say.
+    Encrypting,
     These(BTreeSet<String>),
 }
 
@@ -28,6 +31,9 @@ pub fn of_role(config: &RuntimeConfig, role: Role) -> Secrets {
     {
         key(&mut secrets, url);
     }
+    if let Some(pii) = &config.pii {
+        secrets.insert(pii.keys.name.clone(), Keys::Encrypting);
+    }
     if role == Role::Api
         && let Some(api) = &config.api
     {
@@ -43,7 +49,7 @@ pub fn of_pipeline(config: &RuntimeConfig) -> Secrets {
         for (name, keys) in of_role(config, role) {
             match (secrets.get_mut(&name), keys) {
                 (Some(Keys::These(known)), Keys::These(more)) => known.extend(more),
-                (Some(Keys::All), _) => {}
+                (Some(Keys::All | Keys::Encrypting), _) => {}
                 (_, keys) => {
                     secrets.insert(name, keys);
                 }
@@ -95,5 +101,14 @@ mod tests {
         config.worker.as_mut().unwrap().dead_letters.alert = Some(alert);
         assert_eq!(of_role(&config, Role::Worker).get("chat"), Some(&these(&["url"])));
         assert_eq!(of_role(&config, Role::Api).get("chat"), None);
+    }
+
+    #[test]
+    fn every_role_mounts_the_keys_of_encrypted_fields() {
+        let config = crds::resolve(&pipeline(&DOCUMENT.replace("  api:", "  pii: {keysSecretRef: {name: pii-keys}}\n  api:")));
+        for role in Role::ALL {
+            assert_eq!(of_role(&config, role).get("pii-keys"), Some(&Keys::Encrypting));
+        }
+        assert_eq!(of_pipeline(&config).get("pii-keys"), Some(&Keys::Encrypting));
     }
 }

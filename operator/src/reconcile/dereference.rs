@@ -5,6 +5,7 @@ use crate::build::schemas::Schemas;
 use crate::build::secrets::{Keys, Secrets};
 use crate::context::{Context, Error};
 use crate::names;
+use crds::pipeline::MATCHING_KEY;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DynamicObject, ListParams};
@@ -148,6 +149,7 @@ impl Found {
 fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>>) -> Option<String> {
     let wanted = match keys {
         Keys::All => vec!["CLIENT".to_owned()],
+        Keys::Encrypting => return encrypting(namespace, name, found),
         Keys::These(keys) => keys.iter().cloned().collect(),
     };
     let Some(found) = found else {
@@ -161,6 +163,27 @@ fn complaint(namespace: &str, name: &str, keys: &Keys, found: Option<Vec<String>
     }
     let missing: Vec<String> = wanted.into_iter().filter(|key| !found.contains(key)).collect();
     (!missing.is_empty()).then(|| format!("Secret {name} has no key {}: add it, the pods start then by themselves", missing.join(", ")))
+}
+
+/// The keys of encrypted fields: `match`, and at least one beside it.
+fn encrypting(namespace: &str, name: &str, found: Option<Vec<String>>) -> Option<String> {
+    let random = r#""$(openssl rand -base64 32)""#;
+    let Some(found) = found else {
+        let command = format!(
+            "kubectl create secret generic {name} -n {namespace} --from-literal={MATCHING_KEY}={random} --from-literal=$(date +%F)={random}"
+        );
+        return Some(format!(
+            "Secret {name}, with the keys of encrypted fields, is missing: {command} (the pods start then by themselves; keep a copy, since \
+             nothing that is encrypted can be read without it)"
+        ));
+    };
+    if !found.iter().any(|key| key == MATCHING_KEY) {
+        return Some(format!("Secret {name} has no key {MATCHING_KEY}: add it, 32 random bytes in base64, and never change it"));
+    }
+    let alone = found.len() == 1;
+    alone.then(|| {
+        format!("Secret {name} has no key beside {MATCHING_KEY}: add one, 32 random bytes in base64, named by its date, so that newer ones sort behind it")
+    })
 }
 
 #[cfg(test)]
@@ -179,6 +202,18 @@ mod tests {
         found.take("shop", "schemas", &keys, Some([("a.avsc".to_owned(), "{}".to_owned())].into()));
         assert_eq!(found.texts, [(("schemas".to_owned(), "a.avsc".to_owned()), "{}".to_owned())].into());
         assert!(found.missing[0].starts_with("ConfigMap schemas has no key b.avsc"), "{found:?}");
+    }
+
+    #[test]
+    fn says_what_is_missing_of_the_keys_of_encrypted_fields() {
+        let of = |found: Option<&[&str]>| {
+            complaint("shop", "pii", &Keys::Encrypting, found.map(|found| found.iter().map(|&key| key.to_owned()).collect()))
+        };
+        let missing = of(None).unwrap();
+        assert!(missing.contains("kubectl create secret generic pii -n shop --from-literal=match="), "{missing}");
+        assert!(of(Some(&["2025-01-31"])).unwrap().starts_with("Secret pii has no key match"));
+        assert!(of(Some(&["match"])).unwrap().starts_with("Secret pii has no key beside match"));
+        assert_eq!(of(Some(&["2025-01-31", "match"])), None);
     }
 
     #[test]

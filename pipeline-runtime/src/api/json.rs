@@ -3,7 +3,6 @@
 use super::errors::Problem;
 use crate::codec::changed;
 pub use crate::codec::weigh;
-pub use crate::contract::content_hash;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
 use std::fmt;
@@ -103,6 +102,7 @@ fn storable<E: de::Error>(text: &str) -> Result<(), E> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::contract::content_hash;
     use proptest::prelude::*;
 
     fn refused(body: &[u8]) -> String {

@@ -1,8 +1,8 @@
 //! API keys: who asks. Each key belongs to a principal, whose name goes with everything that is published for it.
 
+use crate::config::entries;
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,6 @@ use std::time::Duration;
 pub const HEADER: &str = "x-api-key";
 /// The most keys that are looked through for each request.
 const MOST: usize = 1000;
-/// A longer key is a file that was put there by mistake.
-const LONGEST: u64 = 4096;
 
 /// Principals and the digests of their keys. Digests, so that a comparison takes as long whatever is compared, and a key never shows in a dump.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -51,26 +49,7 @@ impl Keys {
 
     /// From a mounted Secret: a file for each principal, the key in it. A line's end behind the key does not belong to it.
     pub fn read(dir: &Path) -> Result<Keys, KeysError> {
-        let unreadable = |e: std::io::Error| KeysError::Unreadable { dir: dir.to_owned(), reason: e.to_string() };
-        let mut found = BTreeMap::new();
-        for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let principal = entry.file_name().to_string_lossy().into_owned();
-            // `..data` and its like are how a mounted Secret is replaced as a whole.
-            if principal.starts_with("..") {
-                continue;
-            }
-            let facts = std::fs::metadata(entry.path()).map_err(unreadable)?;
-            if !facts.is_file() {
-                continue;
-            }
-            if facts.len() > LONGEST {
-                let reason = format!("{principal} is longer than the {LONGEST} bytes that a key may have");
-                return Err(KeysError::Unreadable { dir: dir.to_owned(), reason });
-            }
-            let key = std::fs::read(entry.path()).map_err(unreadable)?;
-            found.insert(principal, key.trim_ascii_end().to_vec());
-        }
+        let found = entries(dir).map_err(|reason| KeysError::Unreadable { dir: dir.to_owned(), reason })?;
         if found.is_empty() {
             return Err(KeysError::None { dir: dir.to_owned() });
         }

@@ -27,7 +27,8 @@ pub(super) async fn list(State(api): Shared, request: Request) -> Response {
         };
         let page = strict::ask(call.api.store.recent(&query)).await.map_err(|e| strict::away(&e))?;
         let next = next(&query, &page);
-        Answer::json(StatusCode::OK, &List { count: page.orders.len(), next, orders: page.orders })
+        let answer = Answer::json(StatusCode::OK, &List { count: page.orders.len(), next, orders: page.orders })?;
+        call.api.shown(answer, &call.principal)
     })
     .await
 }

@@ -12,6 +12,7 @@
 //!   order of fields do not count. After a 503 it may be sent again under the id of the answer, whoever made that id.
 //! - PATCH does not look whether the order exists: it may still be on its way here, and the store keeps the two in order. PUT /update-order
 //!   does, since it promises a 404: it waits a second for an order that is still on its way.
+//! - Fields of persons (`events[].pii`) are `***` in what is read, but for the readers of `spec.pii`.
 //! - GET /orders is `{"count": n, "orders": […]}`, the newest first. A page holds at most `limit` orders and about 4 MiB, but always one;
 //!   where there are more, `next` is the path of the page behind it.
 
@@ -41,6 +42,7 @@ pub use server::{Limits, serve};
 
 use crate::codec::Codecs;
 use crate::contract::Contract;
+use crate::pii::Keyring;
 use crate::publish::Publisher;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -53,7 +55,7 @@ use axum::routing::{get, post};
 use call::RequestId;
 use crds::pipeline::Idempotency;
 use crds::runtime_config::{Dialect, RuntimeConfig, TopicConfig};
-use errors::{Problem, respond};
+use errors::{Answer, Problem, respond};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -73,6 +75,8 @@ pub struct ApiState {
     publisher: Publisher,
     store: Arc<dyn Store>,
     keys: Arc<ArcSwap<Keys>>,
+    /// None: nothing of an order is encrypted.
+    keyring: Option<Arc<Keyring>>,
     admin: Option<Admin>,
     health: Arc<Health>,
     recent: Arc<idempotency::Recent>,
@@ -94,6 +98,8 @@ pub struct ApiParts {
     pub publisher: Publisher,
     pub store: Arc<dyn Store>,
     pub keys: Arc<ArcSwap<Keys>>,
+    /// Of encrypted fields. None: nothing is encrypted.
+    pub keyring: Option<Arc<Keyring>>,
     /// None: there are no routes for administrators.
     pub admin: Option<Admin>,
     /// Someone must run [`Health::watch`]: until it has seen the broker, everything is answered 503.
@@ -109,6 +115,8 @@ struct Settings {
     updates: Option<Destination>,
     /// The topics that events are read from.
     read: Vec<TopicConfig>,
+    /// Who reads encrypted fields as they are.
+    readers: Vec<String>,
     idempotency: Idempotency,
     publish_deadline: Duration,
 }
@@ -130,7 +138,7 @@ pub enum ApiError {
 
 impl ApiState {
     pub fn new(config: &RuntimeConfig, parts: ApiParts) -> Result<Arc<ApiState>, ApiError> {
-        let ApiParts { contract, codecs, publisher, store, keys, admin, health, metrics } = parts;
+        let ApiParts { contract, codecs, publisher, store, keys, keyring, admin, health, metrics } = parts;
         let dialect = config.api.as_ref().ok_or(ApiError::None)?.dialect;
         let recent = idempotency::Recent::new();
         let counted = counted::Counted::new(&recent);
@@ -142,6 +150,7 @@ impl ApiState {
             publisher,
             store,
             keys,
+            keyring,
             admin,
             health,
             recent,
@@ -160,6 +169,15 @@ impl ApiState {
         self.settings.store(Arc::new(Settings::of(config)?));
         Ok(())
     }
+
+    /// An answer as this principal may see it: what is encrypted in it as what it says, or masked.
+    fn shown(&self, mut answer: Answer, principal: &str) -> Result<Answer, Problem> {
+        let Some(keyring) = &self.keyring else { return Ok(answer) };
+        let may_read = self.settings.load().readers.iter().any(|reader| reader == principal);
+        let shown = std::str::from_utf8(&answer.body).ok().and_then(|body| keyring.reveal(body, may_read));
+        answer.body = shown.map_or(answer.body, String::into_bytes);
+        Ok(answer)
+    }
 }
 
 impl Settings {
@@ -174,6 +192,7 @@ impl Settings {
             creates: destination(&api.creates)?,
             updates: api.updates.as_ref().map(destination).transpose()?,
             read: config.topics_read().cloned().collect(),
+            readers: config.pii.as_ref().map(|pii| pii.readers.clone()).unwrap_or_default(),
             idempotency: api.idempotency,
             publish_deadline: api.publish_deadline,
         })

@@ -47,7 +47,7 @@ async fn read(State(api): Shared, path: Result<Path<String>, PathRejection>, req
     answer(api, request, async |call: Call| {
         let id = order_id_of(path)?;
         match strict::ask(call.api.store.order(&id)).await {
-            Ok(Some(order)) => Answer::json(StatusCode::OK, &order),
+            Ok(Some(order)) => call.api.shown(Answer::json(StatusCode::OK, &order)?, &call.principal),
             Ok(None) => Err(Problem::no_order(&id)),
             Err(e) => Err(strict::away(&e)),
         }

@@ -3,9 +3,10 @@
 use super::accept::{Delivery, accept, event_id, order_id};
 use super::call::Call;
 use super::errors::{Answer, Problem};
-use super::{ApiState, Destination, Settings, body, json};
+use super::{ApiState, Destination, Settings, body};
 use crate::codec::{self, Decoded, Draft, Unwritten, attribute};
 use crate::contract::{EventContract, Message};
+use crate::pii::Encrypted;
 use crate::store::{Change, unstorable};
 use axum::body::Bytes;
 use chrono::Utc;
@@ -60,7 +61,11 @@ impl Ready {
 pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, route: &str, naming: Naming) -> Result<Ready, Problem> {
     let Call { api, id: request, principal, head, body, trace, place } = call;
     let read = body::read(&head.headers, body, body::limit(to.topic.max_message_bytes), &api.budget).await?;
-    let body_hash = if request.given { json::content_hash(&read.value) } else { [0; 32] };
+    let contract = api.contract.load_full();
+    let Some(event) = contract.event(&to.event) else {
+        return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
+    };
+    let body_hash = if request.given { event.hash(&read.value) } else { [0; 32] };
     let Json::Object(mut data) = read.value else {
         return Err(Problem::field("", "the body must be a JSON object"));
     };
@@ -76,15 +81,11 @@ pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, rou
         Unwritten::NotYet(wanted) => Problem::unavailable("registry_unavailable", wanted.why(), RETRY_AFTER_REGISTRY),
     })?;
     let mut draft = Draft { event: to.event.clone(), id: event_id.to_string(), time, key: String::new(), attributes, data: text };
-    let change = {
-        let contract = api.contract.load();
-        let Some(event) = contract.event(&to.event) else {
-            return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
-        };
-        let (key, change) = hold(event, &to.topic.name, &Decoded::of(&to.topic, &draft, data))?;
-        draft.key = key;
-        change
-    };
+    let mut decoded = Decoded::of(&to.topic, &draft, data);
+    let hidden = hide(event, &mut decoded, &mut draft)?;
+    let (key, change) = hold(event, &to.topic.name, &mut decoded, hidden)?;
+    draft.key = key;
+    drop(decoded);
     let delivery = Delivery {
         event: to.event.clone(),
         trace,
@@ -102,13 +103,26 @@ pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, rou
     Ok(Ready { api, delivery, change })
 }
 
-/// The event's key and what it does, if all holds.
-fn hold(event: &EventContract, topic: &str, decoded: &Decoded) -> Result<(String, Change), Problem> {
-    let message = Message { topic, key: None, decoded };
+/// Encrypts the fields of persons, in the data and in the text that is sent. What of the data only the contract sees is returned.
+fn hide(event: &EventContract, decoded: &mut Decoded, draft: &mut Draft) -> Result<Encrypted, Problem> {
+    let Some(fields) = event.encrypted() else { return Ok(Encrypted::default()) };
+    let text = std::str::from_utf8(&draft.data).ok();
+    let (plain, text) = fields.encrypt(&mut decoded.data, text, &decoded.id).map_err(|why| {
+        Problem::unavailable("no_key", format!("the fields of persons cannot be encrypted now, nothing was accepted: {why}"), 5)
+    })?;
+    draft.data = text;
+    Ok(plain)
+}
+
+/// The event's key and what it does, if all holds. The contract is held to what the fields say, what goes further is made of what is
+/// encrypted.
+fn hold(event: &EventContract, topic: &str, decoded: &mut Decoded, mut hidden: Encrypted) -> Result<(String, Change), Problem> {
     // Rules may speak of the key. Where it cannot be made, the schema mostly has the better words for it.
-    let key = event.key(&message);
-    let message = Message { key: key.as_deref().ok(), ..message };
-    let violations = event.violations(&message);
+    let key = event.key(&Message { topic, key: None, decoded });
+    event.swap(decoded, &mut hidden);
+    let violations = event.violations(&Message { topic, key: key.as_deref().ok(), decoded });
+    event.swap(decoded, &mut hidden);
+    let message = Message { topic, key: key.as_deref().ok(), decoded };
     if !violations.is_empty() {
         return Err(Problem::invalid(violations));
     }

@@ -12,5 +12,5 @@ mod source;
 pub use environment::{ENV_FILE, Environment};
 pub use follow::follow;
 pub use schemas::Schemas;
-pub use secrets::{SecretError, Secrets};
+pub use secrets::{SecretError, Secrets, entries};
 pub use source::{Source, Uptake, document};

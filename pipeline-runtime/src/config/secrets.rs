@@ -2,7 +2,8 @@
 
 use super::Environment;
 use crds::pipeline::{SecretKeyRef, SecretRef};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Where secrets are looked up. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,6 +55,33 @@ impl Secrets {
     pub fn folder(&self, reference: &SecretRef) -> PathBuf {
         self.folder.join(&reference.name)
     }
+}
+
+/// A longer entry is a file that was put there by mistake.
+const LONGEST: u64 = 4096;
+
+/// All entries of a mounted Secret, a file each. A line's end behind a value does not belong to it.
+pub fn entries(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let unreadable = |error: std::io::Error| error.to_string();
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // `..data` and its like are how a mounted Secret is replaced as a whole.
+        if name.starts_with("..") {
+            continue;
+        }
+        let facts = std::fs::metadata(entry.path()).map_err(unreadable)?;
+        if !facts.is_file() {
+            continue;
+        }
+        if facts.len() > LONGEST {
+            return Err(format!("{name} is longer than the {LONGEST} bytes that a key may have"));
+        }
+        let value = std::fs::read(entry.path()).map_err(unreadable)?;
+        found.insert(name, value.trim_ascii_end().to_vec());
+    }
+    Ok(found)
 }
 
 /// `db`, `url` -> `DB_URL`

@@ -1,9 +1,11 @@
 use super::{Alert, ContractError, EventContract};
-use crds::expression::{self, Compiled, Scope};
-use crds::pipeline::FIELDS_OF_THE_STORE;
+use crate::pii::{Fields, Keyring};
+use crds::expression::{self, Compiled, Read, Scope};
+use crds::pipeline::{FIELDS_OF_THE_STORE, FieldPath};
 use crds::runtime_config::{EventConfig, RuntimeConfig};
 use crds::schema::{Fault, Schema};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The expressions of an event, as its configuration orders them.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(super) struct Expressions {
     pub emit: Vec<Option<Compiled>>,
 }
 
-pub(super) fn event(place: &str, config: &EventConfig) -> Result<EventContract, ContractError> {
+pub(super) fn event(place: &str, config: &EventConfig, keyring: Option<&Arc<Keyring>>) -> Result<EventContract, ContractError> {
     let error = |below: &str, message: String| ContractError { place: format!("{place}.{below}"), message };
     let unusable = |faults: Vec<Fault>| match faults.into_iter().next() {
         Some(first) => error(&first.path, first.message),
@@ -44,7 +46,27 @@ pub(super) fn event(place: &str, config: &EventConfig) -> Result<EventContract, 
     if let Some(field) = config.set.keys().find(|field| FIELDS_OF_THE_STORE.contains(&field.as_str())) {
         return Err(error(&format!("set.{field}"), format!("{field} cannot be set: it is kept by the store")));
     }
-    Ok(EventContract { config: config.clone(), schema, expressions: compiler.event(config)? })
+    let expressions = compiler.event(config)?;
+    let encrypted = encrypted(config, &expressions).map_err(|(index, message)| error(&format!("pii[{index}]"), message))?;
+    if keyring.is_none() && !encrypted.is_empty() {
+        return Err(error("pii", "there are no keys to encrypt fields with: see spec.pii".into()));
+    }
+    let encrypted = keyring.map(|keyring| Fields::new(&config.name, encrypted, keyring));
+    Ok(EventContract { config: config.clone(), schema, expressions, encrypted })
+}
+
+/// The fields that are encrypted, and whether each must be equal to be found.
+fn encrypted(config: &EventConfig, expressions: &Expressions) -> Result<Vec<(FieldPath, bool)>, (usize, String)> {
+    let customer = expressions.set.iter().filter(|(column, _)| column == "customerId").map(|(_, expression)| expression);
+    let found_by =
+        [&expressions.key, &expressions.order_id].into_iter().chain(&expressions.id).chain(&expressions.customer).chain(customer);
+    let reads: Vec<Read> = found_by.flat_map(Compiled::reads).collect();
+    let field = |(index, path): (usize, &String)| {
+        let path = FieldPath::parse(path).map_err(|message| (index, message))?;
+        let matching = reads.iter().any(|read| read.touches(&path));
+        Ok((path, matching))
+    };
+    config.pii.iter().enumerate().map(field).collect()
 }
 
 /// Of any topic, so that no schema says what its numbers are.

@@ -11,6 +11,7 @@ mod tests;
 pub use content::content_hash;
 
 use crate::codec::{Decoded, attribute};
+use crate::pii::{Body, Encrypted, Fields, Keyring, Opened, Unreadable};
 use crate::store::Change;
 use compile::Expressions;
 use crds::expression::{Compiled, EvaluationError, Input};
@@ -19,12 +20,15 @@ use crds::runtime_config::{EventConfig, RuntimeConfig};
 use crds::schema::{MAX_FAULTS, Schema};
 use serde_json::Value as Json;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// All events of a pipeline, compiled. Replaced as a whole when the configuration changes.
 #[derive(Debug)]
 pub struct Contract {
     events: Vec<EventContract>,
     alert: Alert,
+    /// The encrypted fields of all events of a topic, by its name; only those that have any.
+    encrypted: Vec<(String, Fields)>,
 }
 
 /// Which dead letters somebody is told of.
@@ -40,6 +44,8 @@ pub struct EventContract {
     pub config: EventConfig,
     schema: Option<Schema>,
     expressions: Expressions,
+    /// None: nothing of the pipeline is encrypted.
+    encrypted: Option<Fields>,
 }
 
 /// What expressions see: `topic`, `key`, `id`, `publishTime`, `attributes`, `data`.
@@ -76,9 +82,28 @@ pub struct ContractError {
 }
 
 impl Contract {
+    /// Of a pipeline in which nothing is encrypted.
     pub fn compile(config: &RuntimeConfig) -> Result<Contract, ContractError> {
-        let events = config.events.iter().enumerate().map(|(index, event)| compile::event(&format!("events[{index}]"), event));
-        Ok(Contract { events: events.collect::<Result<_, _>>()?, alert: compile::alert(config)? })
+        Contract::with_keys(config, None)
+    }
+
+    pub fn with_keys(config: &RuntimeConfig, keyring: Option<&Arc<Keyring>>) -> Result<Contract, ContractError> {
+        let events = config.events.iter().enumerate().map(|(index, event)| compile::event(&format!("events[{index}]"), event, keyring));
+        let events = events.collect::<Result<Vec<_>, _>>()?;
+        let mut encrypted = Vec::new();
+        for topic in keyring.iter().flat_map(|_| &config.topics) {
+            let read = events.iter().filter(|event| event.config.topics.contains(&topic.name));
+            let mut fields = read.filter_map(EventContract::encrypted).peekable();
+            if let (Some(_), Some(keyring)) = (fields.peek(), keyring) {
+                encrypted.push((topic.name.clone(), Fields::of_all(fields, keyring)));
+            }
+        }
+        Ok(Contract { events, alert: compile::alert(config)?, encrypted })
+    }
+
+    /// The encrypted fields that messages of this topic may have, whichever event they are. None: no event of it has any.
+    pub fn encrypted(&self, topic: &str) -> Option<&Fields> {
+        self.encrypted.iter().find(|(name, _)| name == topic).map(|(_, fields)| fields)
     }
 
     /// Whether there is anybody to be told of dead letters.
@@ -134,15 +159,44 @@ impl EventContract {
         }
     }
 
-    /// Every mistake, none if it is good: the schema first, and the rules only where the schema holds. At most 20.
+    /// The fields of the event that are encrypted. None: there are none.
+    pub fn encrypted(&self) -> Option<&Fields> {
+        self.encrypted.as_ref().filter(|fields| !fields.is_empty())
+    }
+
+    /// Encrypts again what of a message was decrypted for its event to be known: what leaves the process is made of that.
+    pub fn hide(&self, topic: &Fields, opened: Opened, decoded: &mut Decoded, body: Body<'_>) -> Result<(), (String, Unreadable)> {
+        let Some(own) = &self.encrypted else { return Ok(()) };
+        own.hide(topic, opened, &mut decoded.data, body, &decoded.id)
+    }
+
+    /// The other view of data that the event's fields were encrypted in.
+    pub fn swap(&self, decoded: &mut Decoded, hidden: &mut Encrypted) {
+        if let Some(fields) = self.encrypted() {
+            fields.swap(&mut decoded.data, hidden);
+        }
+    }
+
+    /// Every mistake, none if it is good: the schema first, and the rules only where the schema holds. At most 20. What an encrypted
+    /// field says is not said.
     pub fn violations(&self, message: &Message<'_>) -> Vec<Violation> {
         let faults = self.schema.as_ref().map(|schema| schema.faults(&message.decoded.data)).unwrap_or_default();
         if !faults.is_empty() {
-            return faults.into_iter().map(|fault| Violation { field: fault.path, message: fault.message }).collect();
+            return faults.into_iter().map(|fault| self.discreet(Violation { field: fault.path, message: fault.message })).collect();
         }
         let input = message.input();
         let rules = self.config.rules.iter().zip(&self.expressions.rules);
-        rules.filter_map(|(rule, compiled)| broken(rule, compiled, &input)).take(MAX_FAULTS).collect()
+        rules.filter_map(|(rule, compiled)| broken(rule, compiled, &input, self.encrypted())).take(MAX_FAULTS).collect()
+    }
+
+    /// Numbers are repeated in the sentences of a schema, `must be above 0 but is -3`; not those of an encrypted field.
+    fn discreet(&self, mut violation: Violation) -> Violation {
+        if self.encrypted().is_some_and(|fields| fields.hold(&violation.field))
+            && let Some((must, _)) = violation.message.split_once(" but is ")
+        {
+            violation.message = must.to_owned();
+        }
+        violation
     }
 
     /// The partition key.
@@ -157,9 +211,19 @@ impl EventContract {
     }
 
     /// What it does to the order. `source` is topic/partition/offset.
-    pub fn change(&self, message: &Message<'_>, source: String) -> Result<Change, Violation> {
-        let content = (self.config.effect == Effect::Create).then(|| content_hash(&message.decoded.data));
-        Ok(Change { content: content.unwrap_or_default(), source, ..self.change_unsourced(message)? })
+    pub fn change(&self, message: &Message<'_>, content: [u8; 32], source: String) -> Result<Change, Violation> {
+        Ok(Change { content, source, ..self.change_unsourced(message)? })
+    }
+
+    /// By which the same Create is known again: the hash of its data as it says what it says, before it is encrypted.
+    pub fn content(&self, data: &Json) -> [u8; 32] {
+        if self.config.effect == Effect::Create { self.hash(data) } else { [0; 32] }
+    }
+
+    /// The hash of an event's data, or of the request that it came with. Where fields are encrypted nobody can try values on it.
+    pub fn hash(&self, data: &Json) -> [u8; 32] {
+        let hash = content_hash(data);
+        self.encrypted().map_or(hash, |fields| fields.hash(&hash))
     }
 
     /// The same without its source and its content's hash: for whoever only asks whether it can be made.
@@ -181,7 +245,7 @@ impl EventContract {
     }
 }
 
-fn broken(rule: &crds::pipeline::Rule, compiled: &Compiled, input: &Input<'_>) -> Option<Violation> {
+fn broken(rule: &crds::pipeline::Rule, compiled: &Compiled, input: &Input<'_>, encrypted: Option<&Fields>) -> Option<Violation> {
     let field = || rule.field.as_ref().map_or_else(|| "data".to_owned(), |field| field.0.clone());
     match compiled.bool(input) {
         Ok(true) => None,
@@ -189,6 +253,10 @@ fn broken(rule: &crds::pipeline::Rule, compiled: &Compiled, input: &Input<'_>) -
             let message =
                 rule.message.as_ref().map_or_else(|| format!("must hold: {}", shortened(&rule.rule)), |message| message.0.clone());
             Some(Violation { field: field(), message })
+        }
+        // A function may repeat what it was given.
+        Err(EvaluationError::Failed(_)) if encrypted.is_some_and(|fields| fields.are_read(compiled)) => {
+            Some(Violation { field: field(), message: format!("the rule {} cannot be checked on what is there", shortened(&rule.rule)) })
         }
         Err(EvaluationError::Failed(why)) => {
             Some(Violation { field: field(), message: format!("the rule {} cannot be checked: {why}", shortened(&rule.rule)) })

@@ -28,6 +28,7 @@ fn event(name: &str) -> EventConfig {
         set: BTreeMap::new(),
         append: BTreeMap::new(),
         emit: vec![],
+        pii: vec![],
     }
 }
 
@@ -55,7 +56,7 @@ fn message(decoded: &Decoded) -> Message<'_> {
 fn change(event: EventConfig, data: Json) -> Result<Change, Violation> {
     let contract = one(event);
     let decoded = decoded(json!({}), data);
-    contract.events[0].change(&message(&decoded), "orders/0/1".into())
+    contract.events[0].change(&message(&decoded), contract.events[0].content(&decoded.data), "orders/0/1".into())
 }
 
 fn violations(event: EventConfig, data: Json) -> Vec<(String, String)> {

@@ -215,14 +215,20 @@ impl Generator {
         let time = Utc::now();
         let id = uuid::Uuid::new_v4().to_string();
         let mut data = data;
-        let body = self.codecs.body(topic, data.to_string().into(), &mut data).map_err(|why| match why {
+        let mut body = self.codecs.body(topic, data.to_string().into(), &mut data).map_err(|why| match why {
             Unwritten::Unfit(why) => format!("shape {:?} does not fit topic {}: {}: {}", settings.shape, topic.name, why.path, why.message),
             Unwritten::NotYet(wanted) => wanted.why(),
         })?;
-        let decoded = as_read(&event.config.name, &id, time, data);
+        let mut decoded = as_read(&event.config.name, &id, time, data);
+        let unfit = |why| format!("shape {:?} does not fit event {}: {why}", settings.shape, event.config.name);
+        let mut key = key(event, &Message { topic: &topic.name, key: None, decoded: &decoded }).map_err(unfit)?;
+        if let Some(fields) = event.encrypted() {
+            let text = std::str::from_utf8(&body).ok();
+            body = fields.encrypt(&mut decoded.data, text, &id).map_err(|why| why.to_string())?.1;
+            let message = Message { topic: &topic.name, key: None, decoded: &decoded };
+            key = event.key(&message).map_err(|v| format!("{}: {}", v.field, v.message))?;
+        }
         let message = Message { topic: &topic.name, key: None, decoded: &decoded };
-        let key =
-            key(event, &message).map_err(|why| format!("shape {:?} does not fit event {}: {why}", settings.shape, event.config.name))?;
         let order_id = if told { event.order_id(&message).ok() } else { None };
         let draft = Draft {
             event: event.config.name.clone(),
@@ -324,7 +330,7 @@ mod tests {
         let database = Database::open(&Place::Memory).await.unwrap();
         let broker = Arc::new(EmbeddedBroker::open(database, "kafka").await.unwrap());
         broker.ensure_topics(&wishes(&start.topics)).await.unwrap();
-        let live = Live::new(start, Codecs::default()).unwrap();
+        let live = Live::new(start, Codecs::default(), None).unwrap();
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = watch::channel(false);
         let publisher = Publisher::new(broker, Gate::open());

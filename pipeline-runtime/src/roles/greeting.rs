@@ -39,7 +39,14 @@ fn quoted(text: &str) -> String {
 }
 
 /// What runs where, and what to try next.
-pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, key: &Key, example: &str) -> Result<String, std::fmt::Error> {
+pub fn greeting(
+    config: &RuntimeConfig,
+    place: &Grounds,
+    address: SocketAddr,
+    key: &Key,
+    encrypted_with: &str,
+    example: &str,
+) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(text, "{} runs", config.pipeline)?;
     if config.api.is_some() {
@@ -59,6 +66,9 @@ pub fn greeting(config: &RuntimeConfig, place: &Grounds, address: SocketAddr, ke
     }
     writeln!(text, "  broker     {}", place.broker_is)?;
     writeln!(text, "  store      {}", place.store_is)?;
+    if !encrypted_with.is_empty() {
+        writeln!(text, "  pii keys   {encrypted_with}")?;
+    }
     if let Some(api) = &config.api {
         // Not the key itself: terminals are recorded and shared.
         let shown = if matches!(key, Key::Dev) { DEV_KEY } else { "$API_KEY" };

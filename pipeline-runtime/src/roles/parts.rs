@@ -1,18 +1,20 @@
 //! The parts that several roles share: broker, store, contract, keys.
 
 use super::credentials;
-use crate::api::{Keys, keys};
+use crate::api::{self, keys};
 use crate::broker::{Broker, BrokerError, TopicWish};
 use crate::codec::Codecs;
 use crate::codec::avro::registry::{Confluent, Registry};
 use crate::config::{Secrets, Source, Uptake};
 use crate::contract::Contract;
+use crate::pii::{self, Keyring, Keys};
 use crate::telemetry;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use crds::pipeline::SecretRef;
 use crds::role::{Opened, differences};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -27,12 +29,14 @@ pub struct Live {
     pub contract: Arc<ArcSwap<Contract>>,
     /// Of the topics as they were at the start: another topic needs another start.
     pub codecs: Codecs,
+    /// Of encrypted fields. None: nothing is encrypted.
+    pub keyring: Option<Arc<Keyring>>,
 }
 
 impl Live {
-    pub fn new(config: RuntimeConfig, codecs: Codecs) -> anyhow::Result<Live> {
-        let contract = Contract::compile(&config)?;
-        Ok(Live { config: Arc::new(ArcSwap::from_pointee(config)), contract: Arc::new(ArcSwap::from_pointee(contract)), codecs })
+    pub fn new(config: RuntimeConfig, codecs: Codecs, keyring: Option<Arc<Keyring>>) -> anyhow::Result<Live> {
+        let contract = Contract::with_keys(&config, keyring.as_ref())?;
+        Ok(Live { config: Arc::new(ArcSwap::from_pointee(config)), contract: Arc::new(ArcSwap::from_pointee(contract)), codecs, keyring })
     }
 
     /// Follows the configuration. A version that differs in what was `opened` at the start is not taken up: `needs_start` is told
@@ -47,12 +51,17 @@ impl Live {
         let first = self.config.load_full();
         let at_start = opened(&first);
         let all = |new: RuntimeConfig| {
-            let contract = Contract::compile(&new).map_err(|e| e.to_string())?;
+            let contract = Contract::with_keys(&new, self.keyring.as_ref()).map_err(|e| e.to_string());
             let places = differences(&at_start, &opened(&new));
             if !places.is_empty() {
+                // The first keys of encrypted fields are read at that start.
+                if new.pii.is_none() || self.keyring.is_some() {
+                    contract?;
+                }
                 needs_start(new)?;
                 return Ok(Uptake::NeedsStart(places));
             }
+            let contract = contract?;
             take_up(&new)?;
             telemetry::follow(new.telemetry.log_level);
             self.contract.store(Arc::new(contract));
@@ -72,7 +81,12 @@ pub fn registry(url: &str) -> Result<Arc<Registry>, String> {
 pub type Beside = JoinSet<()>;
 
 /// The API's keys: the mounted Secret, else `API_KEY`, else `otherwise`. A mounted Secret is followed.
-pub fn keys(secret: &SecretRef, secrets: &Secrets, otherwise: Option<&str>, beside: &mut Beside) -> anyhow::Result<Arc<ArcSwap<Keys>>> {
+pub fn keys(
+    secret: &SecretRef,
+    secrets: &Secrets,
+    otherwise: Option<&str>,
+    beside: &mut Beside,
+) -> anyhow::Result<Arc<ArcSwap<api::Keys>>> {
     let folder = secrets.folder(secret);
     if folder.exists() {
         return keys_in(secret, secrets, beside);
@@ -81,13 +95,35 @@ pub fn keys(secret: &SecretRef, secrets: &Secrets, otherwise: Option<&str>, besi
     let key = key.with_context(|| {
         format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, folder.display())
     })?;
-    Ok(Arc::new(ArcSwap::from_pointee(Keys::new([(ENVIRONMENT_PRINCIPAL, key)])?)))
+    Ok(Arc::new(ArcSwap::from_pointee(api::Keys::new([(ENVIRONMENT_PRINCIPAL, key)])?)))
+}
+
+/// The keys of encrypted fields: the mounted Secret, else `PII_KEYS`, else the folder of a laptop. A folder is followed.
+pub fn keyring(
+    config: &RuntimeConfig,
+    secrets: &Secrets,
+    laptop: Option<PathBuf>,
+    beside: &mut Beside,
+) -> anyhow::Result<Option<Arc<Keyring>>> {
+    let Some(settings) = &config.pii else { return Ok(None) };
+    let mounted = secrets.folder(&settings.keys);
+    let folder = match secrets.environment().get(pii::VARIABLE) {
+        _ if mounted.exists() => mounted,
+        Some(listed) => return Ok(Some(Keyring::new(&config.pipeline, Keys::listed(listed)?))),
+        None => laptop.with_context(|| {
+            let (name, folder) = (&settings.keys.name, mounted.display());
+            format!("no keys for encrypted fields: the Secret {name} is not mounted at {folder} and {} is not set", pii::VARIABLE)
+        })?,
+    };
+    let keyring = Keyring::new(&config.pipeline, Keys::read(&folder)?);
+    beside.spawn(keyring.clone().follow(folder, credentials::EVERY, settings.new_key_after));
+    Ok(Some(keyring))
 }
 
 /// Those of a mounted Secret, which is followed.
-pub fn keys_in(secret: &SecretRef, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Arc<ArcSwap<Keys>>> {
+pub fn keys_in(secret: &SecretRef, secrets: &Secrets, beside: &mut Beside) -> anyhow::Result<Arc<ArcSwap<api::Keys>>> {
     let folder = secrets.folder(secret);
-    let keys = Arc::new(ArcSwap::from_pointee(Keys::read(&folder)?));
+    let keys = Arc::new(ArcSwap::from_pointee(api::Keys::read(&folder)?));
     beside.spawn(keys::follow(keys.clone(), folder, credentials::EVERY));
     Ok(keys)
 }

@@ -2,7 +2,7 @@
 
 use super::engines::Engines;
 use super::membership::Membership;
-use super::parts::{Beside, Live, keys, keys_in, make_topics, registry, wishes};
+use super::parts::{Beside, Live, keyring, keys, keys_in, make_topics, registry, wishes};
 use super::{GRACE, SETTLE, credentials, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
@@ -84,7 +84,8 @@ pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     }
     let codecs = Codecs::of(&config, |at| schemas.text(at), registry).map_err(anyhow::Error::msg)?;
     beside.spawn(codecs.clone().register());
-    let live = Live::new(config, codecs)?;
+    let keyring = keyring(&config, &secrets, None, &mut beside)?;
+    let live = Live::new(config, codecs, keyring)?;
     let carried = Carried::start(&live.config, Some(role.name()), secrets.environment()).map_err(anyhow::Error::msg)?;
     membership.publisher = membership.publisher.traced(carried.tracer.clone());
     carried.metrics.add(membership.publisher.counted().clone());
@@ -225,6 +226,7 @@ impl Pod {
             publisher: publisher.clone(),
             store: stores.orders,
             keys,
+            keyring: self.live.keyring.clone(),
             admin,
             health,
             metrics: self.carried.metrics.clone(),

@@ -2,7 +2,7 @@
 
 use super::engines::Engines;
 use super::greeting::{self, DEV_KEY, Key};
-use super::parts::{Beside, Live, keys, make_topics, registry, wishes};
+use super::parts::{Beside, Live, keyring, keys, make_topics, registry, wishes};
 use super::pod::{self, generator, settle};
 use super::{GRACE, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
@@ -13,6 +13,7 @@ use crate::codec::avro::registry::{self as schema_registry, Registry};
 use crate::config::{Environment, Schemas, Secrets, Source, document};
 use crate::control::{Kept, Local, Requests, Switching, local_gate, names_all};
 use crate::generator::Counters;
+use crate::pii;
 use crate::publish::{Brokers, Gate, Publisher, States};
 use crate::sqlite::{Database, Place};
 use crate::store::sqlite::SqliteStore;
@@ -72,10 +73,11 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, flags.port));
     let mut greeted = false;
     loop {
+        let keys = local_keys(&config, &flags, &secrets)?;
         let (up, listener) = Up::start(&flags, config, &secrets, &mut address).await?;
         if !greeted {
             let example = greeting::example(&pipeline, &up.live.config.load());
-            print!("{}", greeting::greeting(&up.live.config.load(), &up.place, address, &key, &example)?);
+            print!("{}", greeting::greeting(&up.live.config.load(), &up.place, address, &key, &keys, &example)?);
             greeted = true;
         }
         match up.run(listener, source.clone(), stop.clone()).await? {
@@ -85,6 +87,25 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
         telemetry::follow(config.telemetry.log_level);
         tracing::info!("starting anew with the changed document");
     }
+}
+
+/// The folder of a laptop's own keys of encrypted fields, beside its state: without them that could not be read.
+const PII_KEYS: &str = "pii-keys";
+
+/// Makes them where there are none and nobody has given others. What they are, for people; empty where nothing is encrypted.
+fn local_keys(config: &RuntimeConfig, flags: &UpFlags, secrets: &Secrets) -> anyhow::Result<String> {
+    let Some(settings) = &config.pii else { return Ok(String::new()) };
+    if secrets.folder(&settings.keys).exists() {
+        return Ok(format!("of Secret {}", settings.keys.name));
+    }
+    if secrets.environment().get(pii::VARIABLE).is_some() {
+        return Ok(format!("from {}", pii::VARIABLE));
+    }
+    let folder = folder(config, flags).join(PII_KEYS);
+    let made = pii::make(&folder, &chrono::Utc::now().format("%Y-%m-%d").to_string());
+    let made = made.with_context(|| format!("the keys of encrypted fields cannot be made in {}", folder.display()))?;
+    let (folder, how) = (folder.display(), if made { "made now" } else { "made by an earlier up" });
+    Ok(format!("{folder}, {how}: what is encrypted cannot be read without them"))
 }
 
 /// What the pipeline stands on.
@@ -216,6 +237,8 @@ impl Up {
         for broker in place.brokers.all_opened().into_iter().filter(|broker| broker.name() != place.broker.name()) {
             make_topics_now(&broker, &config, &mut beside).await;
         }
+        let local = Some(folder(&config, flags).join(PII_KEYS));
+        let keyring = keyring(&config, secrets, local, &mut beside)?;
         let mut listener = None;
         if config.api.is_some() {
             let bound = TcpListener::bind(*address).await;
@@ -232,7 +255,7 @@ impl Up {
         let registry = |url: &str| kept.clone().map_or_else(|| registry(url), Ok);
         let codecs = Codecs::of(&config, |at| schemas.text(at), registry).map_err(anyhow::Error::msg)?;
         beside.spawn(codecs.clone().register());
-        let live = Live::new(config, codecs)?;
+        let live = Live::new(config, codecs, keyring)?;
         let carried = Carried::start(&live.config, None, secrets.environment()).map_err(anyhow::Error::msg)?;
         Ok((Up { live, place, secrets: secrets.clone(), beside, carried }, listener))
     }
@@ -339,6 +362,7 @@ impl Up {
                 letters: self.place.stores.letters.clone(),
             }),
             keys,
+            keyring: self.live.keyring.clone(),
             health,
             metrics: self.carried.metrics.clone(),
         };

@@ -4,6 +4,7 @@ use super::Shared;
 use super::apply::Came;
 use super::failure::Failure;
 use super::lanes::InHand;
+use super::privacy;
 use crate::codec::attribute;
 use crate::contract::Message;
 use crate::store::{Applied, Change};
@@ -66,7 +67,9 @@ impl Shared {
         let mut about = About { event_id: failure.event_id.clone(), ..About::read(work) };
         let (config, contract) = (self.deps.config.load(), self.deps.contract.load());
         let Some(topic) = config.topic(&work.message.at.partition.topic).filter(|_| work.weight <= MOST_WEIGHT) else { return about };
-        let Ok(decoded) = self.deps.codecs.decode(topic, &work.message) else { return about };
+        // Logs are read by many: an order that is known by an encrypted field is told of as that.
+        let Ok(message) = privacy::discreet(&config, &contract, &self.deps.codecs, &work.message) else { return about };
+        let Ok(decoded) = self.deps.codecs.decode(topic, &message) else { return about };
         let attribute = |name: &str| decoded.attributes.get(name)?.as_str().map(str::to_owned);
         about.request_id = about.request_id.or_else(|| attribute(attribute::REQUEST_ID));
         let key = work.message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());

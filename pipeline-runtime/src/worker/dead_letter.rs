@@ -5,6 +5,7 @@ use super::about::tell_failure;
 use super::failure::Failure;
 use super::health::Ended;
 use super::lanes::InHand;
+use super::privacy;
 use crate::broker::{Header, Incoming, Outgoing, Position, Target};
 use crate::codec::{self, attribute};
 use crate::publish::For;
@@ -155,7 +156,14 @@ impl Shared {
             tell_failure!(error, work, about, failure, attempts, "event dropped: its topic has no dead-letter topic");
             return Some(Ended::Dropped);
         };
-        let cut = async |now| letter(&to, self.deps.broker.name(), &work.message, failure, attempts, now, self.letter_limit(&to).await);
+        let message = match privacy::discreet(&config, &self.deps.contract.load(), &self.deps.codecs, &work.message) {
+            Ok(message) => message,
+            Err(reason) => {
+                tracing::error!(topic, partition = number, offset, %reason, "a dead letter is not written: what it would say in plain");
+                return None;
+            }
+        };
+        let cut = async |now| letter(&to, self.deps.broker.name(), &message, failure, attempts, now, self.letter_limit(&to).await);
         let mut written_for = self.deps.publisher.broker().name().to_owned();
         let mut letter = cut(Utc::now()).await;
         let mut backoff = FIRST_BACKOFF;

@@ -7,6 +7,8 @@ pub enum Kind {
     Undecodable,
     /// It breaks its schema or a rule.
     Invalid,
+    /// What is encrypted in it does not open.
+    Encrypted,
     /// Written by a version of the schema that this runtime does not know.
     SchemaVersion,
     /// An event that this pipeline wrote and its document does not name.
@@ -32,9 +34,10 @@ const _: () = assert!(Kind::Expired as usize + 1 == Kind::ALL.len());
 
 impl Kind {
     /// In their order.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Undecodable,
         Kind::Invalid,
+        Kind::Encrypted,
         Kind::SchemaVersion,
         Kind::UnknownEvent,
         Kind::Conflict,
@@ -50,6 +53,7 @@ impl Kind {
         match self {
             Kind::Undecodable => "undecodable",
             Kind::Invalid => "invalid",
+            Kind::Encrypted => "encrypted",
             Kind::SchemaVersion => "schemaVersion",
             Kind::UnknownEvent => "unknownEvent",
             Kind::Conflict => "conflict",

@@ -23,6 +23,7 @@ mod fence;
 mod health;
 mod lanes;
 mod offsets;
+mod privacy;
 mod process;
 mod reading;
 mod report;

@@ -103,6 +103,10 @@ async fn process(shared: &Shared, batch: &mut [InHand]) -> Vec<Fate> {
                 held.insert(work.key);
                 Fate::Waits(wanted)
             }
+            Meaning::Locked(failure) => {
+                held.insert(work.key);
+                Fate::Locked(failure)
+            }
             Meaning::Retry(failure) => {
                 if !last_attempt(work) {
                     held.insert(work.key);

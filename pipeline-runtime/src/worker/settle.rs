@@ -19,6 +19,9 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 /// The longest pause for what is not the event's own fault: it goes on soon after the cause is gone.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// So often an event waits for the key that it is encrypted with, some six minutes in all: a Secret that was changed is everywhere by then.
+const WAITS_FOR_A_KEY: u32 = 40;
+
 /// What is to be done with an event.
 #[derive(Debug)]
 pub enum Fate {
@@ -28,6 +31,8 @@ pub enum Fate {
     DeadLetter(Failure),
     /// It failed: another attempt, or the dead letter after the last one.
     Failed(Failure),
+    /// It is encrypted with a key that is not here.
+    Locked(Failure),
     /// An earlier event of its key goes first.
     Behind,
     /// Somebody has to be asked before it can be read or what follows from it written.
@@ -63,8 +68,10 @@ impl Shared {
                 }
                 Fate::Waits(wanted) => match wanted.get().await {
                     Ok(()) => Outcome::Wait(Duration::ZERO),
-                    Err(why) => self.wait(&work, &codec::place(&work.message.at), &why),
+                    Err(why) => self.wait(&work, Some(&codec::place(&work.message.at)), &why),
                 },
+                Fate::Locked(failure) if work.waits < WAITS_FOR_A_KEY => self.wait(&work, failure.event_id.as_deref(), &failure.reason),
+                Fate::Locked(failure) => Outcome::Failed(failure),
                 Fate::PutDown => Outcome::PutDown,
                 Fate::Left => {
                     tracing::debug!(at = ?work.message.at, "left on the broker: its topic is no longer configured");
@@ -159,7 +166,7 @@ impl Shared {
                     return Outcome::Failed(Failure::new(Kind::Emit, reason, Some(&then.event_id)));
                 }
                 // The broker is away, for all. What arrived nevertheless is a repeat next time: its id is the same.
-                Err(error) => return self.wait(work, &then.event_id, &format!("emitting to {}: {error}", message.topic)),
+                Err(error) => return self.wait(work, Some(&then.event_id), &format!("emitting to {}: {error}", message.topic)),
             }
         }
         let config = self.deps.config.load_full();
@@ -185,7 +192,7 @@ impl Shared {
         }
     }
 
-    fn wait(&self, work: &InHand, event_id: &str, why: &str) -> Outcome {
+    fn wait(&self, work: &InHand, event_id: Option<&str>, why: &str) -> Outcome {
         let pause = self.pause(work.waits);
         let about = About::read(work);
         tracing::warn!(

@@ -1,14 +1,17 @@
 //! What a message means: nothing to us, something broken, or an event with its change and what follows from it. No I/O.
 
 use super::failure::{Failure, Kind};
+use super::privacy;
 use crate::broker::{Incoming, Outgoing};
 use crate::codec::{self, Codecs, Decoded, Draft, SCHEMA_VERSION, Undecoded, Unwritten, Wanted, attribute};
 use crate::contract::{Contract, Emission, EventContract, Message, Violation};
+use crate::pii::Unreadable;
 use crate::store::Change;
 use bytes::Bytes;
 use crds::pipeline::{Invalid, Producers};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
 use serde_json::{Value as Json, json};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 pub enum Meaning {
@@ -20,6 +23,8 @@ pub enum Meaning {
     Broken(Failure),
     /// Worth another try: the topic says so, since a fixed contract may be on its way; or a changed document is.
     Retry(Failure),
+    /// Encrypted with a key that is not here yet: it is on its way, or was taken away too early. No attempt, for some minutes.
+    Locked(Failure),
     /// Of a topic that the document no longer names, with all that it said about it: it stays on the broker, and no commit passes it.
     Left,
     /// It cannot be told, or what follows cannot be written, before somebody is asked: then it is the same message again.
@@ -47,7 +52,12 @@ pub fn understand(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, 
         return Meaning::Nothing("a seal");
     }
     let Some(topic) = config.topic(&message.at.partition.topic) else { return Meaning::Left };
-    let decoded = match codecs.decode(topic, message) {
+    let encrypted = contract.encrypted(&topic.name);
+    let message = match encrypted.map_or(Ok(Cow::Borrowed(message)), |fields| privacy::readable(fields, message)) {
+        Ok(message) => message,
+        Err(why) => return locked("the body", &why, None),
+    };
+    let mut decoded = match codecs.decode(topic, &message) {
         Ok(decoded) => decoded,
         Err(Undecoded::NotYet(wanted)) => return Meaning::Waits(wanted),
         Err(Undecoded::Never(error)) => return invalid(topic, Failure::new(Kind::Undecodable, error.0, None)),
@@ -58,16 +68,38 @@ pub fn understand(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, 
         );
         return Meaning::Broken(Failure::new(Kind::SchemaVersion, reason, Some(&decoded.id)));
     }
+    let opened = match encrypted.map(|fields| fields.open(&mut decoded.data)).transpose() {
+        Ok(opened) => opened,
+        Err((field, why)) => return locked(&field, &why, Some(&decoded.id)),
+    };
     let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+    let broken = |violations: Vec<Violation>, id: &str| {
+        let reasons: Vec<String> = violations.into_iter().map(|v| format!("{}: {}", v.field, v.message)).collect();
+        invalid(topic, Failure::new(Kind::Invalid, reasons.join("; "), Some(id)))
+    };
+    let (event, content) = match judge(config, contract, &Message { topic: &topic.name, key, decoded: &decoded }) {
+        Ok(Judged::Event(event, content)) => (event, content),
+        Ok(Judged::Is(meaning)) => return meaning,
+        Err(violations) => return broken(violations, &decoded.id),
+    };
+    // What goes further is made of what is encrypted.
+    if let (Some(fields), Some(opened)) = (encrypted, opened)
+        && let Err((field, why)) = event.hide(fields, opened, &mut decoded, privacy::body(topic, &message))
+    {
+        return locked(&field, &why, Some(&decoded.id));
+    }
     let view = Message { topic: &topic.name, key, decoded: &decoded };
-    match meaning(config, contract, codecs, message, &view) {
+    match meaning(config, contract, codecs, &message, &view, event, content) {
         Ok(meaning) => meaning,
         Err(Not::Yet(wanted)) => Meaning::Waits(wanted),
-        Err(Not::Good(violations)) => {
-            let reasons: Vec<String> = violations.into_iter().map(|v| format!("{}: {}", v.field, v.message)).collect();
-            invalid(topic, Failure::new(Kind::Invalid, reasons.join("; "), Some(&decoded.id)))
-        }
+        Err(Not::Good(violation)) => broken(vec![violation], &decoded.id),
     }
+}
+
+/// What is encrypted and does not open.
+fn locked(field: &str, why: &Unreadable, id: Option<&str>) -> Meaning {
+    let failure = Failure::new(Kind::Encrypted, format!("{field} {why}"), id);
+    if matches!(why, Unreadable::Forged) { Meaning::Broken(failure) } else { Meaning::Locked(failure) }
 }
 
 fn invalid(topic: &TopicConfig, failure: Failure) -> Meaning {
@@ -87,45 +119,61 @@ fn unknown_version(decoded: &Decoded) -> Option<String> {
     }
 }
 
-/// Why a message that could be read has no meaning.
+/// Why an event that holds has no meaning.
 enum Not {
-    Good(Vec<Violation>),
+    Good(Violation),
     Yet(Wanted),
 }
 
 impl From<Violation> for Not {
     fn from(violation: Violation) -> Not {
-        Not::Good(vec![violation])
+        Not::Good(violation)
     }
 }
 
-fn meaning(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, message: &Incoming, view: &Message<'_>) -> Result<Meaning, Not> {
+/// What is known of a message once it was read.
+enum Judged<'a> {
+    Is(Meaning),
+    /// An event that holds, and the hash by which it is known again.
+    Event(&'a EventContract, [u8; 32]),
+}
+
+fn judge<'a>(config: &RuntimeConfig, contract: &'a Contract, view: &Message<'_>) -> Result<Judged<'a>, Vec<Violation>> {
+    let one = |violation| vec![violation];
     let event = match contract.recognise(view) {
         Ok(Some(event)) => event,
         // Pods take up a changed document one after the other, and whoever published this was told that it is accepted.
         Ok(None) | Err(_) if let Some(kind) = unheard(config, view) => {
             let reason = format!("no event {kind} is known here: a document that names it may be on its way, else add it or replay");
-            return Ok(Meaning::Retry(Failure::new(Kind::UnknownEvent, reason, Some(&view.decoded.id))));
+            return Ok(Judged::Is(Meaning::Retry(Failure::new(Kind::UnknownEvent, reason, Some(&view.decoded.id)))));
         }
-        Ok(None) => return Ok(Meaning::Nothing("no event's `when` holds")),
-        Err(violation) => return Err(violation.into()),
+        Ok(None) => return Ok(Judged::Is(Meaning::Nothing("no event's `when` holds"))),
+        Err(violation) => return Err(one(violation)),
     };
-    let worker = config.worker.as_ref();
-    let tenants = worker.map_or(&[][..], |worker| &worker.tenants);
+    let tenants = config.worker.as_ref().map_or(&[][..], |worker| &worker.tenants);
     // An event that has no tenant is let through: whose order it changes decides, and the store compares.
-    if !tenants.is_empty() && event.tenant(view)?.is_some_and(|tenant| !tenants.contains(&tenant)) {
-        return Ok(Meaning::Nothing("another tenant's"));
+    if !tenants.is_empty() && event.tenant(view).map_err(one)?.is_some_and(|tenant| !tenants.contains(&tenant)) {
+        return Ok(Judged::Is(Meaning::Nothing("another tenant's")));
     }
     let violations = event.violations(view);
-    if !violations.is_empty() {
-        return Err(Not::Good(violations));
-    }
-    let change = event.change(view, codec::place(&message.at))?;
+    if violations.is_empty() { Ok(Judged::Event(event, event.content(&view.decoded.data))) } else { Err(violations) }
+}
+
+fn meaning(
+    config: &RuntimeConfig,
+    contract: &Contract,
+    codecs: &Codecs,
+    message: &Incoming,
+    view: &Message<'_>,
+    event: &EventContract,
+    content: [u8; 32],
+) -> Result<Meaning, Not> {
+    let change = event.change(view, content, codec::place(&message.at))?;
     let mut messages = Vec::new();
     for (index, emission) in event.emissions(view)?.into_iter().enumerate() {
         messages.extend(emitted(config, contract, codecs, view, &change.event_id, index, emission)?);
     }
-    let call = worker.and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
+    let call = config.worker.as_ref().and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
     let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), messages, call });
     Ok(Meaning::Event(Box::new(Event { change, then })))
 }
@@ -160,10 +208,25 @@ fn emitted(
     });
     let Emission { event_type: event, data, .. } = emission;
     let time = source.decoded.publish_time;
-    let (data, seen) = written(codecs, topic, data)?;
+    let text = adopted(contract, topic, &event, &id, data)?;
+    let (data, seen) = written(codecs, topic, text)?;
     let mut draft = Draft { event, id, time, key: String::new(), attributes: carried.collect(), data };
     draft.key = emitted_key(contract, source, topic, &draft, seen)?;
     Ok(Some(codec::encode(topic, &draft)))
+}
+
+/// The event of this pipeline that an emission is for whoever reads the topic.
+fn emitted_event<'a>(contract: &'a Contract, topic: &TopicConfig, kind: &str) -> Option<&'a EventContract> {
+    contract.event(kind).filter(|event| event.config.topics.contains(&topic.name))
+}
+
+/// The JSON text of an emission: what its event encrypts is encrypted for that.
+fn adopted(contract: &Contract, topic: &TopicConfig, kind: &str, id: &str, text: String) -> Result<String, Violation> {
+    let Some(fields) = emitted_event(contract, topic, kind).and_then(EventContract::encrypted) else { return Ok(text) };
+    let unfit = |why: String| Violation { field: "data".into(), message: format!("{why}, and cannot be emitted") };
+    let mut data = serde_json::from_str(&text).map_err(|e| unfit(e.to_string()))?;
+    fields.adopt(&mut data, id).map_err(|why| unfit(why.to_string()))?;
+    Ok(data.to_string())
 }
 
 /// The body of an emission of this JSON text, and what its readers will see.
@@ -182,7 +245,7 @@ fn written(codecs: &Codecs, topic: &TopicConfig, text: String) -> Result<(Bytes,
 
 /// Its key: what the document says of this type of event, else that of the event it follows from.
 fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft, data: Json) -> Result<String, Violation> {
-    match contract.event(&draft.event).filter(|event| event.config.topics.contains(&topic.name)) {
+    match emitted_event(contract, topic, &draft.event) {
         Some(event) => {
             let decoded = Decoded::of(topic, draft, data);
             event.key(&Message { topic: &topic.name, key: source.key, decoded: &decoded })

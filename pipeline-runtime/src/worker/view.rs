@@ -18,10 +18,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const RETRY: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A Secret that was changed is in every pod by then.
+const KEY_WITHIN: Duration = Duration::from_secs(300);
+const KEY_RETRY: Duration = Duration::from_secs(1);
 
 pub struct ViewDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
@@ -161,12 +164,9 @@ impl Queue {
 }
 
 async fn see(deps: &ViewDeps, messages: &[Incoming]) {
-    let (config, contract) = (deps.config.load_full(), deps.contract.load_full());
-    let mut changes: Vec<Change> = Vec::new();
+    let mut changes: Vec<Change> = Vec::with_capacity(messages.len());
     for message in messages {
-        if let Meaning::Event(event) = meaning(deps, &config, &contract, message).await {
-            changes.push(event.change);
-        }
+        changes.extend(meant(deps, message).await);
     }
     if changes.is_empty() || !refused(deps, &changes).await {
         return;
@@ -178,18 +178,26 @@ async fn see(deps: &ViewDeps, messages: &[Incoming]) {
     }
 }
 
-/// What a message means. Whoever has to be asked for that is asked as often as it takes.
-async fn meaning(deps: &ViewDeps, config: &RuntimeConfig, contract: &Contract, message: &Incoming) -> Meaning {
+/// What a message does. Whoever has to be asked for that is asked as often as it takes. The key that it is encrypted with may be on its way:
+/// it is waited for, and after that it is left out as the workers leave it out.
+async fn meant(deps: &ViewDeps, message: &Incoming) -> Option<Change> {
+    let until = Instant::now() + KEY_WITHIN;
     let mut pause = RETRY;
     loop {
-        match understand(config, contract, &deps.codecs, message) {
+        let meaning = understand(&deps.config.load(), &deps.contract.load(), &deps.codecs, message);
+        match meaning {
+            Meaning::Event(event) => return Some(event.change),
             Meaning::Waits(wanted) => {
                 let Err(why) = wanted.get().await else { continue };
                 tracing::warn!(why, "the view waits {pause:?}");
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            meaning => return meaning,
+            Meaning::Locked(failure) if Instant::now() < until => {
+                tracing::warn!(reason = failure.reason, "the view waits for a key");
+                sleep(KEY_RETRY).await;
+            }
+            _ => return None,
         }
     }
 }

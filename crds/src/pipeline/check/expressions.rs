@@ -1,6 +1,6 @@
 //! The schema, the expressions and the example of one event: whether they compile, and whether they agree.
 
-use super::Found;
+use super::{Found, pii};
 use crate::document::wording::quoted;
 use crate::expression::{self, Compiled, EvaluationError, Input, Scope};
 use crate::mistake::{at, below};
@@ -15,6 +15,7 @@ pub(super) struct Expressions<'a> {
     event: &'a Event,
     config: &'a EventConfig,
     scope: Scope,
+    encrypted: Vec<FieldPath>,
 }
 
 /// What an expression must give on the example.
@@ -40,7 +41,7 @@ struct Use<'a> {
 
 impl<'a> Expressions<'a> {
     pub fn new(place: &'a str, event: &'a Event, config: &'a EventConfig) -> Self {
-        Expressions { place, event, config, scope: Scope::new(config.schema.as_ref()) }
+        Expressions { place, event, config, scope: Scope::new(config.schema.as_ref()), encrypted: pii::encrypted(config) }
     }
 
     pub fn check(&self, found: &mut Found) {
@@ -56,7 +57,7 @@ impl<'a> Expressions<'a> {
         let mut compiled = Vec::new();
         for used in self.uses() {
             match expression::compile(used.text, &self.scope) {
-                Ok(expression) => match self.certainly_wrong(&used, &expression) {
+                Ok(expression) => match self.certainly_wrong(&used, &expression).or_else(|| self.of_encrypted(&used, &expression)) {
                     Some(message) => found.add(used.place, message),
                     None => compiled.push((used, expression)),
                 },
@@ -73,6 +74,25 @@ impl<'a> Expressions<'a> {
         if faults.is_empty() {
             self.run(&compiled, &example.0, found);
         }
+    }
+
+    /// What of it cannot be, since fields that it reads are encrypted where its result goes.
+    fn of_encrypted(&self, used: &Use<'_>, expression: &Compiled) -> Option<String> {
+        if self.encrypted.is_empty() {
+            return None;
+        }
+        let what = used.place.strip_prefix(self.place)?.trim_start_matches('.');
+        let reads = expression.reads();
+        let of_key = |read: &crate::expression::Read| read.path == "key";
+        if (what == "when" || what.starts_with("rules[")) && reads.iter().any(of_key) && self.key_is_encrypted() {
+            return Some("reads key, which is made of an encrypted field: read the field itself".into());
+        }
+        pii::refused(what, &reads, &self.encrypted)
+    }
+
+    fn key_is_encrypted(&self) -> bool {
+        let reads = expression::compile(&self.config.key, &self.scope).map(|key| key.reads()).unwrap_or_default();
+        self.encrypted.iter().any(|field| reads.iter().any(|read| read.touches(field)))
     }
 
     fn uses(&self) -> Vec<Use<'a>> {
@@ -196,7 +216,13 @@ impl<'a> Expressions<'a> {
         let mut input = Input { topic, key: None, id: "example", publish_time: when(), attributes: &attributes, data: example };
         let key = compiled.iter().find(|(used, _)| used.place == below(self.place, "key")).and_then(|(_, key)| key.string(&input).ok());
         input.key = Some(key.as_deref().unwrap_or("example"));
+        // What goes into the store and to the broker is made of what is encrypted by then; only `when` and rules see what it says.
+        let mut hidden = example.clone();
+        for field in &self.encrypted {
+            field.each(&mut hidden, &mut |value| *value = Json::from("***"));
+        }
         for (used, expression) in compiled {
+            let input = if used.wanted == Wanted::Bool { input } else { Input { data: &hidden, ..input } };
             if let Some(message) = self.on_example(used, expression, &input) {
                 let by_default = if used.written { String::new() } else { format!("is {} by default, but ", used.text) };
                 found.add(used.place.clone(), format!("{by_default}{message}"));

@@ -4,6 +4,7 @@
 mod backends;
 mod events;
 mod expressions;
+mod pii;
 mod roles;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
@@ -36,6 +37,7 @@ pub(crate) fn check_meaning(pipeline: &OrderPipeline, purpose: Purpose) -> Vec<M
     backends::check(spec, &mut found);
     topics::check(spec, &mut found);
     events::check(spec, &mut found);
+    pii::check(spec, &mut found);
     roles::check(spec, &mut found);
     writers::check(spec, &mut found);
     unsupported::check(spec, purpose, &mut found);

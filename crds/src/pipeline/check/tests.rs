@@ -168,7 +168,6 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("partitions: 6", "codec: {avro: {registry: {url: 'registry:8081'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].codec.avro.registry.url", "http://registry:8081"),
     ("partitions: 6", "codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: a/b}}}", "spec.topics[0].codec.avro.schemaConfigMapRef.key", "order-event.avsc"),
     ("partitions: 6", "envelope: Attributes, codec: {avro: {registry: {url: 'http://r'}, schemaConfigMapRef: {name: s, key: k}}}", "spec.topics[0].envelope", "leave it Bare"),
-    ("    key: data.customerId", "    pii: [data.customerId]", "spec.events[0].pii", "not supported"),
     ("api: {idempotency: Strict}", "api: {cart: {creates: Made}}", "spec.api.cart.creates", "there is no event Made"),
 ];
 

@@ -6,11 +6,6 @@ use crate::pipeline::*;
 
 pub(super) fn check(spec: &OrderPipelineSpec, purpose: Purpose, found: &mut Found) {
     let mut not_yet = |place: String, what: &str| found.add(place, format!("{what}: not supported by this version yet"));
-    for (index, event) in spec.events.iter().enumerate() {
-        if !event.pii.is_empty() {
-            not_yet(format!("spec.events[{index}].pii"), "encrypted fields");
-        }
-    }
     if spec.deletion_policy == DeletionPolicy::Delete {
         not_yet("spec.deletionPolicy".into(), "Delete, which would remove the topics with the pipeline");
     }

@@ -8,6 +8,7 @@ use pipeline_runtime::codec::avro::read::Plan;
 use pipeline_runtime::codec::avro::schema::Schema;
 use pipeline_runtime::codec::avro::write;
 use pipeline_runtime::contract::{Contract, Message};
+use pipeline_runtime::pii::{Body, Fields, Keyring, Keys};
 use serde_json::{Value as Json, json};
 use std::hint::black_box;
 use std::time::Instant;
@@ -19,7 +20,7 @@ pub fn of_examples(rounds: usize) -> Result<()> {
         "items": lines(6, |n| json!({"sku": format!("SKU-{n}-MARGHERITA"), "name": "Margherita", "quantity": 1, "unitPrice": 5})),
     });
     let large = json!({
-        "orderId": "R-1001", "customerId": "C000042", "orderDate": "2025-01-10T12:00:00Z", "isForceAllocation": true, "totals": {"total": 33},
+        "orderId": "R-1001", "customerId": "C000042", "orderDate": "2025-01-10T12:00:00Z", "isForceAllocation": true, "t1MembershipId": "T1-0042-7781", "totals": {"total": 33},
         "lineItems": lines(33, |n| json!({"lineId": n, "sku": format!("SKU-{n:04}"), "quantity": 1, "unitPrice": 1, "note": "n".repeat(70)})),
     });
     let envelope = json!({"messageId": "m-1", "publishTime": "2025-01-10T12:00:00Z", "attributes": {"source": "shop"}, "data": large});
@@ -78,7 +79,10 @@ fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<(
     let text = std::fs::read_to_string(format!("{}/../examples/{example}/pipeline.yaml", env!("CARGO_MANIFEST_DIR")))?;
     let config =
         crds::document::read(&text).map(|pipeline| crds::resolve(&pipeline)).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
-    let (contract, topic) = (Contract::compile(&config)?, config.topic(topic).context("no such topic")?);
+    let random = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let keys = || Ok::<_, anyhow::Error>(Keyring::new(&config.pipeline, Keys::new([("match", random), ("2025-01", random)])?));
+    let keyring = config.pii.as_ref().map(|_| keys()).transpose()?;
+    let (contract, topic) = (Contract::with_keys(&config, keyring.as_ref())?, config.topic(topic).context("no such topic")?);
     let incoming = Incoming {
         at: Position { partition: Partition { topic: topic.name.as_str().into(), number: 0 }, offset: 0 },
         key: None,
@@ -97,7 +101,7 @@ fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<(
         let decoded = decode(&incoming).ok()?;
         let message = Message { topic: &topic.name, key: Some("C000042"), decoded: &decoded };
         let event = contract.recognise(&message).ok().flatten().filter(|event| event.violations(&message).is_empty())?;
-        Some((event.change(&message, String::from("orders/0/0")).ok()?, event.emissions(&message).ok()?))
+        Some((event.change(&message, event.content(&decoded.data), String::from("orders/0/0")).ok()?, event.emissions(&message).ok()?))
     };
     ensure!(all().is_some(), "it makes no change");
     let (mut parsing, mut knowing, mut whole) = (Vec::new(), Vec::new(), Vec::new());
@@ -118,5 +122,38 @@ fn of_message(example: &str, topic: &str, body: &str, rounds: usize) -> Result<(
         median(&mut whole),
         leasts[2]
     );
+    if let Some(fields) = contract.encrypted(&topic.name) {
+        one_field(fields, &decoded.data, rounds)?;
+    }
+    Ok(())
+}
+
+/// What one encrypted field costs: the writer, who finds it in the text and makes that anew, and the worker, who decrypts it and puts it back.
+fn one_field(fields: &Fields, plain: &Json, rounds: usize) -> Result<()> {
+    const TIMES: u32 = 2000;
+    let (text, mut data) = (plain.to_string(), plain.clone());
+    let (mut writing, mut working) = (Vec::new(), Vec::new());
+    let of_one = |begun: Instant| begun.elapsed().as_nanos() as f64 / f64::from(TIMES) / 1000.0;
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        for _ in 0..TIMES {
+            let (mut hidden, sent) = fields.encrypt(&mut data, Some(&text), "m-1")?;
+            black_box(sent);
+            fields.swap(&mut data, &mut hidden);
+        }
+        writing.push(of_one(begun));
+        let mut sent = data.clone();
+        fields.encrypt(&mut sent, None, "m-1")?;
+        let begun = Instant::now();
+        for _ in 0..TIMES {
+            let failed = |(field, why)| anyhow::anyhow!("{field} {why}");
+            let opened = fields.open(&mut sent).map_err(failed)?;
+            let body = Body { text: &text, data: None };
+            fields.hide(fields, opened, black_box(&mut sent), body, "m-1").map_err(failed)?;
+        }
+        working.push(of_one(begun));
+    }
+    let (writing, working) = (median(&mut writing), median(&mut working));
+    println!("one encrypted field of {} B: writer {writing:.1} us, worker {working:.1} us (medians)", text.len());
     Ok(())
 }

@@ -39,23 +39,23 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
 
 async fn create(State(api): Shared, request: Request) -> Response {
     answer(api, request, async |call: Call| {
-        let settings = call.api.settings.load_full();
+        let (api, settings, principal) = (call.api.clone(), call.api.settings.load_full(), call.principal.clone());
         let ready = check(call, &settings, &settings.creates, "POST /create-order", Naming::Body).await?;
-        published(ready, StatusCode::CREATED).await
+        api.shown(published(ready, StatusCode::CREATED).await?, &principal)
     })
     .await
 }
 
 async fn change(State(api): Shared, request: Request) -> Response {
     answer(api, request, async |call: Call| {
-        let (api, settings) = (call.api.clone(), call.api.settings.load_full());
+        let (api, settings, principal) = (call.api.clone(), call.api.settings.load_full(), call.principal.clone());
         let Some(updates) = &settings.updates else {
             let message = "orders of this pipeline cannot be changed over HTTP: its document names no event for it";
             return Err(Problem::not_allowed("", message));
         };
         let ready = check(call, &settings, updates, "PUT /update-order", Naming::Body).await?;
         must_be_known(&api, ready.order_id()).await?;
-        published(ready, StatusCode::OK).await
+        api.shown(published(ready, StatusCode::OK).await?, &principal)
     })
     .await
 }
@@ -73,6 +73,7 @@ async fn must_be_known(api: &ApiState, id: &str) -> Result<(), Problem> {
     }
 }
 
+/// Kept with the fields of persons encrypted; what of them is shown is whoever asks' matter.
 async fn published(ready: Ready, status: StatusCode) -> Result<Answer, Problem> {
     let answer = Answer::json(status, &Said::by(ready.order_id(), &ready.change))?;
     ready.publish(answer).await
@@ -123,7 +124,7 @@ async fn details(State(api): Shared, request: Request) -> Response {
         let order = strict::ask(call.api.store.order(&id)).await.map_err(|e| strict::away(&e))?;
         let order = order.ok_or_else(|| Problem::no_order(&id))?;
         let shipping_cost = order.total_amount.as_ref().and_then(|total| shipping_cost(&total.0)).map(Amount);
-        Answer::json(StatusCode::OK, &Details { order: &order, shipping_cost })
+        call.api.shown(Answer::json(StatusCode::OK, &Details { order: &order, shipping_cost })?, &call.principal)
     })
     .await
 }

@@ -181,6 +181,7 @@ async fn the_ids_on_a_topic_come_once_each_and_what_is_no_event_is_passed_over()
     let parts = ApiParts {
         admin: None,
         codecs: Codecs::default(),
+        keyring: None,
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&config).unwrap())),
         publisher,
         store: FakeStore::new(),

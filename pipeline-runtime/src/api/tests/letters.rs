@@ -48,6 +48,7 @@ fn with_admin(letters: Option<Arc<dyn FailedMessages>>) -> Process {
     let parts = ApiParts {
         admin: Some(admin),
         codecs: Codecs::default(),
+        keyring: None,
         contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&config).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
         store: store.clone(),

@@ -7,6 +7,7 @@ mod faults;
 mod idempotent;
 mod input;
 mod letters;
+mod privacy;
 mod reading;
 mod serving;
 mod writing;
@@ -42,15 +43,20 @@ fn process() -> Process {
 }
 
 fn process_on(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeStore>) -> Process {
+    process_with(config, broker, store, None)
+}
+
+fn process_with(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeStore>, keyring: Option<Arc<Keyring>>) -> Process {
     let health = Health::new("test", false, Codecs::default());
     health.set(health::Links::default());
     let parts = ApiParts {
         admin: None,
         codecs: Codecs::default(),
-        contract: Arc::new(ArcSwap::from_pointee(Contract::compile(config).unwrap())),
+        contract: Arc::new(ArcSwap::from_pointee(Contract::with_keys(config, keyring.as_ref()).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
         store: store.clone(),
         keys: Arc::new(ArcSwap::from_pointee(Keys::new([("web", "secret"), ("batch", "other-secret")]).unwrap())),
+        keyring,
         health,
         metrics: Metrics::default(),
     };
@@ -141,6 +147,7 @@ fn config() -> RuntimeConfig {
         switching: Default::default(),
         topics: vec![topic("orders")],
         events: vec![event("OrderCreated", Effect::Create, order_schema), event("OrderStatusChanged", Effect::Update, change_schema)],
+        pii: None,
         store,
         api: Some(ApiConfig {
             dialect: Dialect::Orders,
@@ -203,5 +210,6 @@ fn event(name: &str, effect: Effect, schema: Json) -> EventConfig {
         set: Default::default(),
         append: Default::default(),
         emit: vec![],
+        pii: vec![],
     }
 }

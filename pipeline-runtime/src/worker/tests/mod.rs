@@ -5,6 +5,7 @@ mod following;
 mod interruptions;
 mod order;
 mod poison;
+mod privacy;
 mod review;
 mod switching;
 
@@ -83,18 +84,23 @@ impl Scene {
     fn start_with_config(&self) -> (Arc<ArcSwap<RuntimeConfig>>, Running) {
         let config = Arc::new(ArcSwap::from_pointee(self.config.clone()));
         let publisher = Publisher::new(self.broker.clone(), Gate::open());
-        (config.clone(), Running::start(self.deps(config, self.broker.clone(), publisher, None)))
+        (config.clone(), Running::start(self.deps(config, self.contract(), self.broker.clone(), publisher, None)))
+    }
+
+    fn contract(&self) -> Arc<ArcSwap<Contract>> {
+        Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap()))
     }
 
     fn deps(
         &self,
         config: Arc<ArcSwap<RuntimeConfig>>,
+        contract: Arc<ArcSwap<Contract>>,
         broker: Arc<dyn Broker>,
         publisher: Publisher,
         switching: Option<Arc<Switching>>,
     ) -> WorkerDeps {
         WorkerDeps {
-            contract: Arc::new(ArcSwap::from_pointee(Contract::compile(&self.config).unwrap())),
+            contract,
             config,
             codecs: Default::default(),
             publisher,

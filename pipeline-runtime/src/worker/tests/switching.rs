@@ -113,7 +113,13 @@ impl Move {
         let switching = Switching::new(gate.states().unwrap(), Rules::in_force());
         let config = Arc::new(ArcSwap::from_pointee(self.scene.config.clone()));
         let engine = |broker: &Arc<FakeBroker>| {
-            Running::start(self.scene.deps(config.clone(), broker.clone(), publisher.clone(), Some(switching.clone())))
+            Running::start(self.scene.deps(
+                config.clone(),
+                self.scene.contract(),
+                broker.clone(),
+                publisher.clone(),
+                Some(switching.clone()),
+            ))
         };
         Process { engines: vec![engine(&self.scene.broker), engine(&self.b)], switching }
     }
