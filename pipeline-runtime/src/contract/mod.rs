@@ -87,6 +87,13 @@ impl Contract {
         Contract::with_keys(config, None)
     }
 
+    /// The same without keys, for whoever only judges data that was never encrypted.
+    pub fn unencrypted(config: &RuntimeConfig) -> Result<Contract, ContractError> {
+        let mut config = config.clone();
+        config.events.iter_mut().for_each(|event| event.pii.clear());
+        Contract::compile(&config)
+    }
+
     pub fn with_keys(config: &RuntimeConfig, keyring: Option<&Arc<Keyring>>) -> Result<Contract, ContractError> {
         let events = config.events.iter().enumerate().map(|(index, event)| compile::event(&format!("events[{index}]"), event, keyring));
         let events = events.collect::<Result<Vec<_>, _>>()?;

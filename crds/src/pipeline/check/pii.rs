@@ -26,6 +26,7 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
             found.add(below(&place, "pii"), message);
         }
     }
+    alert(spec, found);
     let Some(pii) = &spec.pii else { return };
     found.duration("spec.pii.newKeyAfter", &pii.new_key_after, LONGEST_TAKE_UP);
 }
@@ -39,6 +40,18 @@ fn avro(spec: &OrderPipelineSpec, place: &str, config: &EventConfig, found: &mut
         let message =
             format!("cannot be on the topic {name}, which is Avro: fields are encrypted in JSON. Remove its codec.avro, or these fields");
         found.add(place, message);
+    }
+}
+
+/// Dead letters are judged as they lie on their topic.
+fn alert(spec: &OrderPipelineSpec, found: &mut Found) {
+    let alert = spec.worker.as_ref().and_then(|worker| worker.dead_letters.as_ref()?.alert.as_ref()?.when.as_ref());
+    let Some(Ok(when)) = alert.map(|when| expression::compile(when, &Scope::default())) else { return };
+    let reads = when.reads();
+    let mut fields = spec.events.iter().flat_map(|event| &event.pii).filter_map(|text| FieldPath::parse(text).ok());
+    if let Some(field) = fields.find(|field| reads.iter().any(|read| read.touches(field))) {
+        let message = format!("reads {field}, which is encrypted in dead letters as well: judge by the topic, attributes or other fields");
+        found.add("spec.worker.deadLetters.alert.when", message);
     }
 }
 
@@ -174,6 +187,7 @@ pub(super) fn refused(what: &str, reads: &[Read], fields: &[FieldPath]) -> Optio
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use crate::document::read;
+    use crate::mistake::Mistake;
 
     const SOUND: &str = r##"
 apiVersion: orderpipeline.dev/v1alpha1
@@ -206,15 +220,15 @@ spec:
   api: {}
 "##;
 
-    fn mistakes(text: &str) -> Vec<String> {
-        read(text).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    fn mistakes(text: &str) -> Vec<Mistake> {
+        read(text).err().unwrap_or_default()
     }
 
     #[test]
     fn what_hands_on_encrypted_fields_as_they_are_is_sound() {
-        assert_eq!(mistakes(SOUND), Vec::<String>::new());
+        assert_eq!(mistakes(SOUND), []);
         let shipped = SOUND.replace("key: data.customerId", "key: \"'customer/' + data.customerId\"");
-        assert_eq!(mistakes(&shipped), Vec::<String>::new(), "a key may be a text with an encrypted value in it");
+        assert_eq!(mistakes(&shipped), [], "a key may be a text with an encrypted value in it");
     }
 
     #[test]
@@ -261,16 +275,21 @@ spec:
                 "spec.events[0].pii",
                 "needs the keys",
             ),
+            (
+                (
+                    "  api: {}".to_owned(),
+                    "  api: {}\n  worker: {deadLetters: {alert: {url: 'http://x', when: data.person.name == 'Ann'}}}".to_owned(),
+                ),
+                "spec.worker.deadLetters.alert.when",
+                "reads data.person, which is encrypted in dead letters as well",
+            ),
             (("readers: [support]".to_owned(), "newKeyAfter: 48h".to_owned()), "spec.pii.newKeyAfter", "at most"),
             (("keysSecretRef: {name: shop-pii}, ".to_owned(), String::new()), "spec.pii.keysSecretRef", "is required"),
         ];
         for ((sound, broken), place, says) in cases {
             assert!(SOUND.contains(&sound), "{sound} is not in the sound document");
             let found = mistakes(&SOUND.replacen(&sound, &broken, 1));
-            assert!(
-                found.iter().any(|mistake| mistake.starts_with(&format!("{place}: ")) && mistake.contains(says)),
-                "{broken}: {found:#?}"
-            );
+            assert!(found.iter().any(|mistake| mistake.place == place && mistake.message.contains(says)), "{broken}: {found:#?}");
         }
     }
 }

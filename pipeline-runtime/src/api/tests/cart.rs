@@ -8,7 +8,7 @@ use fakes::Fault;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The cart dialect, with its own schemas and a price for each item.
-fn cart() -> RuntimeConfig {
+pub(super) fn cart() -> RuntimeConfig {
     let text = "
 apiVersion: orderpipeline.dev/v1alpha1
 kind: OrderPipeline

@@ -5,9 +5,12 @@ use crds::runtime_config::PiiConfig;
 const RANDOM: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 fn private() -> Process {
-    let mut config = config();
+    with_encrypted(config(), &["data.customerId", "data.notes", "data.items[].price"])
+}
+
+fn with_encrypted(mut config: RuntimeConfig, fields: &[&str]) -> Process {
     config.pii = Some(PiiConfig { keys: SecretRef { name: "keys".into() }, readers: vec!["batch".into()], new_key_after: Duration::ZERO });
-    config.events[0].pii = ["data.customerId", "data.notes", "data.items[].price"].map(str::to_owned).to_vec();
+    config.events[0].pii = fields.iter().copied().map(str::to_owned).collect();
     let keyring = Keyring::new("orders", Keys::new([("match", RANDOM), ("2025-01", RANDOM)]).unwrap());
     process_with(&config, FakeBroker::new(), FakeStore::new(), Some(keyring))
 }
@@ -71,4 +74,23 @@ async fn an_order_is_read_as_it_is_by_its_readers_and_masked_by_all_others() {
         }
         assert!(!masked.text.contains("pii:1:"), "{}", masked.text);
     }
+}
+
+#[tokio::test]
+async fn the_cart_dialect_answers_with_masks_but_to_readers_and_a_repeat_is_answered_as_its_sender_may_read() {
+    let mut config = cart::cart();
+    config.events[0].set.insert("gift".into(), "data.gift".into());
+    let process = with_encrypted(config, &["data.gift"]);
+    let post = |key: &str| {
+        let body = json!({"orderId": "o-1", "itemsCount": 3, "gift": "for Ann"}).to_string();
+        let mut request = with_id(request("POST", "/create-order", body), "r-1");
+        request.headers_mut().insert("x-api-key", key.parse().unwrap());
+        request
+    };
+    for (key, gift) in [("secret", "***"), ("other-secret", "for Ann"), ("secret", "***")] {
+        let reply = process.send(post(key)).await;
+        assert_eq!((reply.status, &reply.json["gift"], &reply.json["totalAmount"]), (201, &json!(gift), &json!(29.97)), "{}", reply.text);
+    }
+    let written = process.broker.written();
+    assert!(written.iter().all(|message| !String::from_utf8_lossy(message.payload.as_ref().unwrap()).contains("Ann")));
 }
