@@ -6,6 +6,7 @@ pub mod bed;
 pub mod fleet;
 pub mod ledger;
 pub mod load;
+pub mod pipeline;
 pub mod product;
 pub mod proxy;
 

@@ -1,7 +1,7 @@
 //! What clients send that they should not.
 
-use crate::pipeline::{KEY, Pipeline};
 use e2e::bed::Kafka;
+use e2e::pipeline::{KEY, Pipeline};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value as Json, json};
 

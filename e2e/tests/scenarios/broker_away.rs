@@ -1,7 +1,7 @@
 //! A broker that goes away and comes back.
 
-use crate::pipeline::{KEY, Pipeline, READY};
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{KEY, Pipeline, READY};
 use e2e::proxy::Way;
 use e2e::{ledger, load};
 use reqwest::StatusCode;

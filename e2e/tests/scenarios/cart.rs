@@ -1,9 +1,9 @@
 //! The story of `examples/cart`: carts become orders over HTTP, their events lie on one topic as Avro, each order's in sequence.
 
-use crate::pipeline::{KEY, Pipeline, READY, dead, header};
 use crate::up::Laptop;
 use anyhow::{Context, Result, ensure};
 use e2e::bed::{Kafka, Registry, eventually, free_port};
+use e2e::pipeline::{KEY, Pipeline, READY, dead, header};
 use e2e::product::Product;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};

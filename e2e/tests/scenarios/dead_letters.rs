@@ -1,6 +1,5 @@
 //! What cannot be processed, from its last attempt to its replay: on `examples/retail`, and on a laptop.
 
-use crate::pipeline::{KEY, Pipeline, READY, dead, header, metric};
 use crate::retail::{Others, order};
 use crate::up::Laptop;
 use anyhow::{Context, Result, ensure};
@@ -8,6 +7,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{KEY, Pipeline, READY, dead, header, metric};
 use e2e::product::Product;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};

@@ -1,8 +1,8 @@
 //! The story of `examples/food`: a generator, a topic, two consumers of one group, a table.
 
-use crate::pipeline::{Pipeline, READY, dead, header, metric};
 use anyhow::{Result, ensure};
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{Pipeline, READY, dead, header, metric};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value as Json, json};

@@ -8,7 +8,6 @@ mod dead_letters;
 mod food;
 mod killed;
 mod money;
-mod pipeline;
 mod poison;
 mod privacy;
 mod retail;

@@ -1,9 +1,9 @@
 //! Amounts on their whole way: what was written is what is kept, digit for digit, or somebody is told.
 
-use crate::pipeline::{KEY, Pipeline, READY, dead, header};
 use crate::up::Laptop;
 use anyhow::{Context, ensure};
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{KEY, Pipeline, READY, dead, header};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::{Client, StatusCode};

@@ -1,7 +1,7 @@
 //! Messages that cannot be processed, put on the topic by somebody else.
 
-use crate::pipeline::Pipeline;
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::Pipeline;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord};

@@ -1,9 +1,9 @@
 //! Fields of persons: what `examples/retail` encrypts is nowhere in plain, and whoever may reads it; keys are rotated under load.
 
-use crate::pipeline::{Pipeline, READY, dead, header};
 use crate::retail::{Others, order};
 use anyhow::{Context, Result, ensure};
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{Pipeline, READY, dead, header};
 use e2e::product::Product;
 use rdkafka::message::{Message, OwnedMessage};
 use serde_json::{Value as Json, json};

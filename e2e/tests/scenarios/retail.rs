@@ -1,8 +1,8 @@
 //! The story of `examples/retail`: its document on a real Kafka and PostgreSQL, written to by others.
 
-use crate::pipeline::{Pipeline, READY, dead, header, metric};
 use anyhow::{Context, Result, ensure};
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{Pipeline, READY, dead, header, metric};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value as Json, json};

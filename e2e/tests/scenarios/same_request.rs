@@ -1,8 +1,8 @@
 //! One request id, many requests, several API processes.
 
-use crate::pipeline::{KEY, Pipeline};
 use anyhow::Result;
 use e2e::bed::{Kafka, eventually};
+use e2e::pipeline::{KEY, Pipeline};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};

@@ -1,8 +1,8 @@
 //! SIGTERM under load, and what a process takes in memory.
 
 use crate::killed::reached;
-use crate::pipeline::{KEY, Pipeline, READY};
 use e2e::bed::Kafka;
+use e2e::pipeline::{KEY, Pipeline, READY};
 use e2e::{ledger, load};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

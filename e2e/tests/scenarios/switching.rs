@@ -1,12 +1,12 @@
 //! The live switch: from broker to broker and back under load, with nothing lost, doubled or reordered.
 
 use crate::killed::{plan, reached};
-use crate::pipeline::{KEY, READY, effects, expected, stored_at, stored_in};
 use crate::up::{DOCUMENT, Laptop};
 use e2e::bed::eventually;
 use e2e::fleet::storm::{FAULTS, Storm, pauses, storm};
 use e2e::fleet::{self, Fleet, Shape};
 use e2e::load::{Plan, Told};
+use e2e::pipeline::{KEY, READY, effects, expected, stored_at, stored_in};
 use e2e::product::Product;
 use e2e::{ledger, load};
 use std::sync::Arc;

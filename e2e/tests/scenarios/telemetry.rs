@@ -1,12 +1,12 @@
 //! What a pipeline tells of itself, to a real OpenTelemetry collector: one trace from the request to the callback, metrics by their
 //! names, log lines with the ids of their order. And a collector that is away, that hangs, that comes later.
 
-use crate::pipeline::{KEY, Pipeline, READY, dead, header, metric};
 use anyhow::{Context, Result, ensure};
 use axum::http::HeaderMap;
 use axum::routing::post;
 use e2e::bed::collector::{Got, Span};
 use e2e::bed::{Collector, Kafka, eventually, free_port};
+use e2e::pipeline::{KEY, Pipeline, READY, dead, header, metric};
 use e2e::product::Product;
 use e2e::proxy::{Proxy, Way};
 use rdkafka::message::{Header, OwnedHeaders};

@@ -1,9 +1,9 @@
 //! `pipeline-runtime up` and `check`: a laptop, one command, nothing else.
 
 use crate::killed::{KILLS, ORDERS, plan, reached};
-use crate::pipeline::{KEY, READY, effects, expected, metric, stored_in};
 use anyhow::Result;
 use e2e::bed::{Room, eventually, free_port};
+use e2e::pipeline::{KEY, READY, effects, expected, metric, stored_in};
 use e2e::product::Product;
 use e2e::{ledger, load};
 use nix::sys::signal::Signal;

@@ -1,6 +1,7 @@
-//! `e2e/run bench`, or the binary itself with `[api|worker|store|contract|generator|gate|pause] [TIMES]`: how fast this is beside what a
+//! `e2e/run bench`, or the binary itself with `[api|worker|store|contract|generator|gate|pause|retail] [TIMES]`: how fast this is beside what a
 //! careful Python team would write, and the store beside a bare loop (in one run, in turn); what it takes to know an event, how well the
-//! generator keeps its rate, what a second backend costs beside none, and how long writes pause in a switch. Prints each figure and the
+//! generator keeps its rate, what a second backend costs beside none, and how long writes pause in a switch; by its name
+//! alone, since it takes so many minutes, a retailer's load. Prints each figure and the
 //! ratios, and asserts none of them, since machines differ.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -10,6 +11,7 @@ mod contract;
 mod gate;
 mod generator;
 mod pause;
+mod retail;
 mod store;
 mod worker;
 
@@ -45,7 +47,7 @@ async fn main() -> Result<()> {
     let rounds = arguments.get(1).map(|rounds| rounds.parse()).transpose()?;
     let what = arguments.first().map_or("all", String::as_str);
     anyhow::ensure!(
-        ["all", "api", "worker", "store", "contract", "generator", "gate", "pause"].contains(&what),
+        ["all", "api", "worker", "store", "contract", "generator", "gate", "pause", "retail"].contains(&what),
         "there is no benchmark {what}"
     );
     let asked = |name| what == "all" || what == name;
@@ -69,6 +71,9 @@ async fn main() -> Result<()> {
     }
     if asked("pause") {
         pause::of_switches(rounds.unwrap_or(SWITCHES)).await?;
+    }
+    if what == "retail" {
+        retail::for_minutes(rounds.unwrap_or(retail::MINUTES)).await?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! From a dead broker to a live one.
 
 use super::{Flow, SWITCHED, effects_now, judge};
-use crate::pipeline::READY;
 use e2e::fleet::{Fleet, Shape};
+use e2e::pipeline::READY;
 use e2e::proxy::Way;
 use serde_json::json;
 use std::time::{Duration, Instant};

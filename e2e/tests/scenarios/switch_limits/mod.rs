@@ -8,12 +8,12 @@ mod refused;
 mod waiting;
 
 use crate::killed::{plan, reached};
-use crate::pipeline::{effects, expected, stored_at};
 use anyhow::{Result, ensure};
 use e2e::bed::eventually;
 use e2e::fleet::{self, Fleet};
 use e2e::ledger;
 use e2e::load::{self, Plan, Told};
+use e2e::pipeline::{effects, expected, stored_at};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! A target that cannot work is found out while orders flow on, not while they wait.
 
 use super::{Flow, SWITCHED, judge};
-use crate::pipeline::READY;
 use anyhow::ensure;
 use e2e::bed::{Kafka, PASSWORD, eventually, free_port};
 use e2e::fleet::storm::pauses;
 use e2e::fleet::{Fleet, Shape};
+use e2e::pipeline::READY;
 use e2e::proxy::Way;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,6 @@
 //! How long readers wait for the other broker, and what becomes of more requests than may wait.
 
 use super::{Flow, SWITCHED, judge};
-use crate::pipeline::READY;
 use anyhow::{Result, ensure};
 use crds::member::AnswerKind;
 use crds::switch::Phase;
@@ -9,6 +8,7 @@ use e2e::bed::eventually;
 use e2e::fleet::storm::Outcome;
 use e2e::fleet::{Fleet, KEY, Shape};
 use e2e::load::{self, Told};
+use e2e::pipeline::READY;
 use futures::future::join_all;
 use nix::sys::signal::Signal;
 use rdkafka::Message;

@@ -1,10 +1,10 @@
 //! A pipeline under test: its document, its processes, and what its database holds.
 
+use crate::bed::{Kafka, Postgres, Room, eventually, free_port};
+use crate::ledger::Stored;
+use crate::load::Told;
+use crate::product::Product;
 use anyhow::{Context, Result};
-use e2e::bed::{Kafka, Postgres, Room, eventually, free_port};
-use e2e::ledger::Stored;
-use e2e::load::Told;
-use e2e::product::Product;
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -202,7 +202,7 @@ pub fn header(message: &OwnedMessage, name: &str) -> String {
 
 /// What a process counts under this name, over all labels.
 pub async fn metric(url: &str, name: &str) -> Result<f64> {
-    let metrics = e2e::http(Duration::from_secs(5)).get(format!("{url}/metrics")).send().await?.text().await?;
+    let metrics = crate::http(Duration::from_secs(5)).get(format!("{url}/metrics")).send().await?.text().await?;
     let of_name = metrics.lines().filter(|line| line.starts_with(name));
     Ok(of_name.filter_map(|line| line.split(' ').next_back()?.parse::<f64>().ok()).sum())
 }
