@@ -21,6 +21,8 @@ impl Product {
         command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         // A test build may be told to drop a rule of the switch: pods and the operator alike.
         command.envs(std::env::var_os("DROP_RULE").map(|rule| ("DROP_RULE", rule)));
+        // And it may count which of its lines run.
+        command.envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
         Ok(command)
     }
 
