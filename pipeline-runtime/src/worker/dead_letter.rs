@@ -159,7 +159,9 @@ impl Shared {
         let message = match privacy::discreet(&config, &self.deps.contract.load(), &self.deps.codecs, &work.message) {
             Ok(message) => message,
             Err(reason) => {
-                tracing::error!(topic, partition = number, offset, %reason, "a dead letter is not written: what it would say in plain");
+                let at = &work.message.at;
+                let (partition, offset) = (at.partition.number, at.offset);
+                tracing::error!(topic, partition, offset, %reason, "a dead letter is not written: what it would say in plain");
                 return None;
             }
         };

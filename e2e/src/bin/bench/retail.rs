@@ -103,7 +103,8 @@ impl std::fmt::Display for Run {
 
 impl Retail {
     async fn new(kafka: Kafka, pipeline: Pipeline) -> Result<Retail> {
-        let connect = || PgPoolOptions::new().max_connections(1).connect(&pipeline.postgres.url());
+        let url = pipeline.postgres.url();
+        let connect = || PgPoolOptions::new().max_connections(1).connect(&url);
         sqlx::query("ALTER SYSTEM SET track_commit_timestamp = on").execute(&connect().await?).await?;
         // As large as this machine's operators would make it; the bed's own is for tests that hold little.
         sqlx::query("ALTER SYSTEM SET max_wal_size = '2GB'").execute(&connect().await?).await?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database_every_process_shows_all_orders_in_their_order_after_switches_under_load() {
-    let memory = vec![("store: {postgres: {urlSecretRef: {name: db, key: url}}}", "store: {memory: {}}".to_owned())];
+    let memory = vec![("store: {postgres: {urlSecretRef: {name: db, key: url}}}", "store: {memory: {maxOrders: 100000}}".to_owned())];
     let fleet = Fleet::start(Shape { workers: 1, right_partitions: 4, changes: memory, ..Shape::default() }).await.unwrap();
     let flow = Flow::start(&fleet, "n", 8, Duration::from_millis(5));
     for target in ["right", "left", "right", "left"] {
