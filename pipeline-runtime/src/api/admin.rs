@@ -14,7 +14,7 @@ use chrono::{SecondsFormat, Utc};
 use crds::member::BackendRequest;
 use crds::pipeline::Name;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::{Phase, SwitchState};
+use crds::switch::{Phase, Standing, SwitchState};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -64,7 +64,10 @@ async fn ask(call: Call) -> Result<Answer, Problem> {
     }
     let mut states = requests.states.clone();
     let before = states.borrow();
-    if *before.asked().backend == *wish.backend {
+    // One that is not taken up yet would rule later, over this one.
+    let pending = requests.asked.borrow().clone().map(crds::switch::Request::from);
+    let pending = pending.is_some_and(|request| before.standing(&request) == Standing::New);
+    if !pending && *before.asked().backend == *wish.backend && goes_to(&before, &wish.backend) {
         return Answer::json(StatusCode::OK, &shown(&before));
     }
     requests.asked.send_replace(Some(BackendRequest {
@@ -75,13 +78,26 @@ async fn ask(call: Call) -> Result<Answer, Problem> {
         revision: before.revision(),
     }));
     tracing::info!(backend = wish.backend, by = &*principal, "another backend is asked for");
-    let rules = states.wait_for(|state| *state.asked().backend == *wish.backend);
-    match timeout(TAKEN_UP_WITHIN, rules).await {
-        Ok(state) => Answer::json(StatusCode::ACCEPTED, &shown(&state)),
+    let noted = states.wait_for(|state| state.asked().since > before.revision() || !state.same_lineage(before.lineage()));
+    match timeout(TAKEN_UP_WITHIN, noted).await {
+        Ok(state) if *state.asked().backend == *wish.backend => Answer::json(StatusCode::ACCEPTED, &shown(&state)),
+        Ok(state) => {
+            let rules = state.asked();
+            let message = format!("{} rules, which {} has asked for meanwhile: see GET /admin/backend-mode", rules.backend, rules.by);
+            Err(Problem::new(StatusCode::CONFLICT, "another_request_rules", message))
+        }
         Err(_) => Err(Problem::unknown_outcome(
             "the request is not taken up yet: it is when the operator is there; see GET /admin/backend-mode",
             5,
         )),
+    }
+}
+
+/// Whether writes are there, or on their way. What was refused and waits for its next attempt is neither: who asks anew wants it now.
+fn goes_to(state: &SwitchState, backend: &str) -> bool {
+    match state.phase() {
+        Phase::Steady => *state.newest().backend == *backend,
+        Phase::Prepare { target } | Phase::Hold { target, .. } => **target == *backend,
     }
 }
 

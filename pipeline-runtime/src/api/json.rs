@@ -14,7 +14,7 @@ pub fn parse(body: &[u8]) -> Result<Json, Problem> {
         Problem::bad_request("invalid_utf8", message)
     })?;
     if text.trim_ascii().is_empty() {
-        return Err(Problem::bad_request("malformed_json", "the body is empty: send the order as a JSON object"));
+        return Err(Problem::bad_request("malformed_json", "the body is empty: send a JSON object"));
     }
     // from_str, unlike from_slice, does not check the UTF-8 again; and it refuses what stands behind the value.
     let Strict(value) = serde_json::from_str::<Strict>(text).map_err(|e| {

@@ -1,6 +1,7 @@
 //! The API as a client meets it, on a broker and a store that can be made to fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
 mod cart;
 mod fakes;
 mod faults;
@@ -47,10 +48,20 @@ fn process_on(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeSt
 }
 
 fn process_with(config: &RuntimeConfig, broker: Arc<FakeBroker>, store: Arc<FakeStore>, keyring: Option<Arc<Keyring>>) -> Process {
+    process_for(config, broker, store, keyring, None)
+}
+
+fn process_for(
+    config: &RuntimeConfig,
+    broker: Arc<FakeBroker>,
+    store: Arc<FakeStore>,
+    keyring: Option<Arc<Keyring>>,
+    admin: Option<Admin>,
+) -> Process {
     let health = Health::new("test", false, Codecs::default());
     health.set(health::Links::default());
     let parts = ApiParts {
-        admin: None,
+        admin,
         codecs: Codecs::default(),
         contract: Arc::new(ArcSwap::from_pointee(Contract::with_keys(config, keyring.as_ref()).unwrap())),
         publisher: Publisher::new(broker.clone(), Gate::open()),
