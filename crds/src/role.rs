@@ -57,6 +57,10 @@ impl RuntimeConfig {
             add("spec.backend", json!(self.backend));
         }
         add("spec.backends", json!(self.backends));
+        if self.backends.len() > 1 {
+            // Half of it is how long a held pod waits for what it has handed over.
+            add("spec.switching.holdDeadline", json!(self.switching.hold_deadline));
+        }
         add("spec.topics", json!(self.topics));
         add("spec.telemetry.otlp", json!(self.telemetry.otlp));
         if let Some(pii) = &self.pii {
@@ -141,6 +145,8 @@ spec:
             DOCUMENT.replace("  backends: [", "  backend: kafka\n  backends: [{name: next, kafka: {bootstrapServers: 'next:9092'}}, ");
         let opened = |text: &str| crate::resolve(&crate::document::read(text).unwrap()).opened_once(Role::Api);
         assert_eq!(differences(&opened(&document), &opened(&document.replace("backend: kafka", "backend: next"))), Vec::<String>::new());
+        let sooner = document.replace("  backend: kafka", "  switching: {holdDeadline: 2s}\n  backend: kafka");
+        assert_eq!(differences(&opened(&document), &opened(&sooner)), ["spec.switching.holdDeadline"]);
     }
 
     #[test]
