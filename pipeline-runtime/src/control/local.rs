@@ -136,10 +136,11 @@ impl Local {
             let leaving = *stop.borrow();
             let step = self.step(&state, &mut sight, now, leaving);
             let until = match step {
-                Step::Write(next) => {
-                    self.turn(&state, next).await;
-                    continue;
-                }
+                // What cannot be written down must not keep the process from ending: the next one goes on from what is written.
+                Step::Write(next) => match self.turn(&state, next).await {
+                    false if leaving => return,
+                    _ => continue,
+                },
                 Step::Wait { until, why } => {
                     if let Some(why) = waiting.worth_saying(why, now) {
                         tracing::info!("{why}");
@@ -189,20 +190,22 @@ impl Local {
         switch::step(&settings, state, &observed, sight.of(state, now), now)
     }
 
-    /// From one state to the next. What cannot be written down does not happen.
-    async fn turn(&self, before: &SwitchState, next: SwitchState) {
+    /// From one state to the next. What cannot be written down does not happen: false.
+    async fn turn(&self, before: &SwitchState, next: SwitchState) -> bool {
         let next = Arc::new(next);
         let (kept, written) = (self.kept.clone(), next.clone());
         match tokio::task::spawn_blocking(move || kept.write(&written)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!("the switch stands still: {error:#}");
-                return sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
+                return false;
             }
-            Err(_) => return, // the runtime ends
+            Err(_) => return false, // the runtime ends
         }
         tell(before, &next);
         self.publisher.gate().observe(Source::Quorum, &next);
+        true
     }
 }
 
