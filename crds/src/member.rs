@@ -141,4 +141,8 @@ pub struct Reports {
     #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991i64))]
     pub drained_through: u64,
+    /// The topics of the pipeline's own that this worker reads: of others it says nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 249)))]
+    pub topics: Vec<String>,
 }

@@ -255,6 +255,10 @@ impl RuntimeConfig {
     pub fn topics_read(&self) -> impl Iterator<Item = &TopicConfig> {
         self.topics.iter().filter(|topic| self.events.iter().any(|event| event.topics.contains(&topic.name)))
     }
+    /// Those of them that only the pipeline itself writes to: in these, seals say where an epoch ends.
+    pub fn own_topics(&self) -> BTreeSet<String> {
+        self.topics_read().filter(|topic| topic.producers == Producers::Pipeline).map(|topic| topic.name.clone()).collect()
+    }
     /// Whether this pipeline itself writes events to a topic: over its API, by its generator, or as what follows from others.
     pub fn writes_to(&self, topic: &str) -> bool {
         let api = self.api.iter().flat_map(|api| [Some(&api.creates), api.updates.as_ref()]).flatten();

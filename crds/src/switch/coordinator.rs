@@ -4,6 +4,7 @@
 use super::{NotAllowed, Outcome, Phase, Request, Rule, Rules, SwitchState};
 use crate::member::{Answer, AnswerKind, Reports};
 use crate::runtime_config::SwitchingConfig;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,17 @@ pub struct Listing {
     /// The listing was begun, by a quorum read, when this revision was written already.
     pub after: u64,
     pub members: Vec<Member>,
+}
+
+impl Listing {
+    /// Without what is said by workers that do not read all topics of the pipeline's own: one from before a topic was added knows nothing
+    /// of what lies there, and cannot say that all is sealed or read.
+    pub fn of_all(mut self, own: &BTreeSet<String>) -> Listing {
+        for member in &mut self.members {
+            member.reports.take_if(|reports| !own.iter().all(|topic| reports.topics.contains(topic)));
+        }
+        self
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

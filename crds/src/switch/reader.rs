@@ -13,6 +13,8 @@ pub struct Reader {
     /// Epochs whose seals this worker has written and seen acknowledged, while they are open.
     sealed: Vec<u64>,
     drained_through: u64,
+    /// Of the pipeline's own topics those that are read here.
+    topics: Vec<String>,
 }
 
 /// How a backend is read.
@@ -39,7 +41,12 @@ pub enum Take {
 
 impl Reader {
     pub fn new(rules: Rules, state: Arc<SwitchState>) -> Reader {
-        Reader { rules, state, sealed: Vec::new(), drained_through: 0 }
+        Reader { rules, state, sealed: Vec::new(), drained_through: 0, topics: Vec::new() }
+    }
+
+    /// What is sealed and drained is that of these topics.
+    pub fn reads(&mut self, topics: impl IntoIterator<Item = String>) {
+        self.topics = topics.into_iter().collect();
     }
 
     /// Only a state that the pod's gate has taken: it knows what is news.
@@ -108,7 +115,7 @@ impl Reader {
             return None;
         }
         let (lineage, sealed) = (self.state.lineage().to_string(), self.sealed.clone());
-        Some(Reports { lineage, sealed, drained_through: self.drained_through })
+        Some(Reports { lineage, sealed, drained_through: self.drained_through, topics: self.topics.clone() })
     }
 }
 

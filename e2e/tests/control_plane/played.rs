@@ -191,7 +191,11 @@ impl Actor {
                     reader.obey(state);
                     reader
                 }
-                None => Reader::new(Default::default(), state),
+                None => {
+                    let mut reader = Reader::new(Default::default(), state);
+                    reader.reads(["orders".to_owned()]); // all that the document has
+                    reader
+                }
             });
         }
         Ok(())

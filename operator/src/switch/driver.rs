@@ -25,6 +25,8 @@ const STEPS: usize = 64;
 /// After a failure, doubled up to the longest.
 const RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// While writes are held, clients wait for it.
+const LONGEST_RETRY_IN_HOLD: Duration = Duration::from_millis(500);
 
 /// What the watches have told since the driver last looked.
 #[derive(Default)]
@@ -99,8 +101,12 @@ pub async fn run(context: Arc<Context>, inbox: Arc<Inbox>, mut wanted: watch::Re
             Err(error) => {
                 let Wanted { namespace, name, .. } = &*driver.wanted;
                 tracing::warn!(namespace, pipeline = name, %error, "the switch is looked at again later");
-                // Not woken meanwhile: what fails must not be tried as often as something happens.
-                tokio::time::sleep(RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY)).await;
+                // Not woken meanwhile: what fails must not be tried as often as something happens. But who leaves has no time.
+                let longest = if driver.holds { LONGEST_RETRY_IN_HOLD } else { LONGEST_RETRY };
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY.saturating_mul(1 << failures.min(10)).min(longest)) => {}
+                    changed = leaving.changed() => if changed.is_err() { return },
+                }
                 failures += 1;
                 if wanted.has_changed().is_err() {
                     return;
@@ -115,6 +121,8 @@ struct Driver {
     inbox: Arc<Inbox>,
     wanted: Arc<Wanted>,
     leaving: bool,
+    /// Writes were held when the state was seen last.
+    holds: bool,
     sight: Sight,
     /// The state as this process wrote or read it last, as long as the watch tells of no other.
     known: Option<StateMap>,
@@ -139,17 +147,15 @@ impl Driver {
     fn new(context: Arc<Context>, inbox: Arc<Inbox>, wanted: Arc<Wanted>) -> Driver {
         let (sight, look) = (Sight::default(), Duration::ZERO);
         let (known, roll, asking, opened) = (None, None, None, None);
-        Driver { context, inbox, wanted, leaving: false, sight, known, roll, look, asking, opened, events: Vec::new() }
+        Driver { context, inbox, wanted, leaving: false, holds: false, sight, known, roll, look, asking, opened, events: Vec::new() }
     }
 
     /// Takes every step that can be taken now; until when nothing is to be done unless something happens.
     async fn go(&mut self) -> Result<Option<Duration>, Error> {
         for _ in 0..STEPS {
             let Some(map) = self.state().await? else { return Ok(Some(self.context.now() + Duration::from_secs(15))) };
-            let next = match map.state.phase() {
-                Phase::Hold { .. } => self.hold(map).await,
-                _ => self.rest(map).await,
-            };
+            self.holds = matches!(map.state.phase(), Phase::Hold { .. });
+            let next = if self.holds { self.hold(map).await } else { self.rest(map).await };
             match next {
                 Ok(Next::Step) => {}
                 Ok(Next::Wait(until)) => return Ok(until),
@@ -394,6 +400,7 @@ impl Driver {
 
     fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, mirrored: u64, now: Duration) -> Step {
         let listing = self.roll.as_ref().and_then(|roll| roll.listing(state));
+        let listing = listing.map(|listing| listing.of_all(&self.wanted.config.own_topics()));
         let settings = Settings::of(&self.wanted.config.switching);
         let observed = Observed {
             spec: &self.wanted.config.backend,

@@ -7,8 +7,6 @@ use crate::broker::{Incoming, Position};
 use crate::codec::attribute;
 use crate::control::Switching;
 use crate::publish;
-use crds::pipeline::Producers;
-use crds::runtime_config::RuntimeConfig;
 use crds::switch::{Reader, Reading, Seals, Take};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,12 +17,6 @@ use tokio::time::Instant;
 pub const LONGEST_WAIT_WHILE_DRAINING: Duration = Duration::from_secs(2);
 /// Late messages are worth a line in the log so often.
 const SAY_LATE_EVERY: Duration = Duration::from_secs(10);
-
-/// The topics among these that only the pipeline itself writes to.
-pub fn own_topics(config: &RuntimeConfig, topics: &[String]) -> BTreeSet<String> {
-    let own = |name: &&String| config.topic(name).is_some_and(|topic| topic.producers == Producers::Pipeline);
-    topics.iter().filter(own).cloned().collect()
-}
 
 /// What may be taken in from one backend.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ use arc_swap::ArcSwap;
 use crds::runtime_config::RuntimeConfig;
 use crds::switch::Reading;
 use desk::Desk;
-use fence::{Fence, LONGEST_WAIT_WHILE_DRAINING, States, own_topics};
+use fence::{Fence, LONGEST_WAIT_WHILE_DRAINING, States};
 use lanes::InHand;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -301,11 +301,14 @@ impl Shared {
     fn new(deps: WorkerDeps, topics: &[String]) -> Shared {
         deps.health.counters.concurrency.set(LANES as u64);
         let config = deps.config.load_full();
-        let own = own_topics(&config, topics);
+        let own = config.own_topics();
         let group = config.worker.as_ref().map_or("", |worker| &worker.group);
         let of_topic = |topic: &String| (topic.clone(), deps.health.counters.of_topic(group, topic));
         let fenced = |switching: &Arc<Switching>| Fence::new(deps.broker.name(), own.clone(), switching, deps.health.clone());
         let fence = deps.switching.as_ref().map(fenced);
+        if let Some(switching) = &deps.switching {
+            switching.reader(|reader| reader.reads(own.clone()));
+        }
         Shared {
             id: Uuid::new_v4(),
             desk: Mutex::new(Desk::new(LANES, deps.limits, fence)),

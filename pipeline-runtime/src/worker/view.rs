@@ -3,7 +3,7 @@
 //!
 //! Of a pipeline with several backends there is one for each of them, all into the same store, and each obeys the fence.
 
-use super::fence::{Fence, States, own_topics};
+use super::fence::{Fence, States};
 use super::understand::{Meaning, understand};
 use super::{PREFETCH_BYTES, WorkerError, WorkerHealth, connect, of_all, topics};
 use crate::broker::{Broker, Consumer, ConsumerMode, ConsumerOptions, Happening, Incoming, Partition};
@@ -45,7 +45,7 @@ pub async fn view(deps: ViewDeps, shutdown: impl Future<Output = ()> + Send) -> 
     }
     let fenced = |switching: &Arc<Switching>| {
         let health = Arc::new(WorkerHealth::default());
-        Fence::new(deps.broker.name(), own_topics(&config, &topics), switching, health)
+        Fence::new(deps.broker.name(), config.own_topics(), switching, health)
     };
     let mut queue = deps.switching.as_ref().map(|switching| Queue { fence: fenced(switching), partitions: BTreeMap::new() });
     let options = ConsumerOptions {

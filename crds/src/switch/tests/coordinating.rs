@@ -32,6 +32,14 @@ impl Scene {
             other => panic!("{other:?}"),
         }
     }
+    /// What is written until nothing more drains: that a seal is known comes first.
+    fn after_seal(mut self) -> SwitchState {
+        while self.state.drains() {
+            self.state = self.written();
+            self.mirrored = self.state.revision();
+        }
+        self.state
+    }
     /// What it waits for.
     fn waits(&self) -> String {
         match self.step() {
@@ -50,7 +58,7 @@ fn is_hold(state: &SwitchState) -> bool {
 }
 
 fn reports(sealed: &[u64], drained_through: u64) -> Member {
-    let reports = Some(Reports { lineage: "L".into(), sealed: sealed.to_vec(), drained_through });
+    let reports = Some(Reports { lineage: "L".into(), sealed: sealed.to_vec(), drained_through, topics: vec![] });
     Member { name: "worker-0".into(), counts: false, answer: None, reports }
 }
 
@@ -232,4 +240,24 @@ fn a_member_is_waited_for_unless_the_container_that_wrote_it_can_write_no_more()
     assert!(counts(Some(ended("2026-01-01T09:00:00Z"))), "that was the one before: this look is stale");
     assert!(counts(Some(pod(Container::NotRunning { ended_at: None }))), "that is not known to have ended");
     assert!(counts(Some(ended("rubbish"))));
+}
+
+#[test]
+fn a_worker_that_does_not_read_a_topic_does_not_say_that_all_is_sealed_and_read() {
+    let draining = switched(&SwitchState::first("L", "kafka"));
+    let of = |topics: &[&str]| {
+        let mut member = reports(&[1], 1);
+        member.reports.as_mut().unwrap().topics = topics.iter().copied().map(str::to_owned).collect();
+        member
+    };
+    let own = ["orders", "returns"].map(str::to_owned).into();
+    let with = |members: Vec<Member>| {
+        let mut scene = scene(draining.clone(), members);
+        scene.listing = scene.listing.map(|listing| listing.of_all(&own));
+        scene
+    };
+    assert!(with(vec![of(&["orders"])]).waits().contains("workers drain kafka"), "one from before returns were added");
+    let active = |state: SwitchState| state.active().backend.clone();
+    assert_eq!(&*active(with(vec![of(&["orders"]), of(&["orders", "returns"])]).after_seal()), "azure");
+    assert_eq!(&*active(with(vec![of(&["orders", "returns", "and one that is gone from the document"])]).after_seal()), "azure");
 }
