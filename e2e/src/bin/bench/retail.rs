@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use e2e::bed::{Kafka, eventually};
 use e2e::pipeline::Pipeline;
 use futures::future::{FutureExt, try_join_all};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use serde_json::json;
 use sqlx::PgPool;
@@ -26,14 +27,15 @@ const WANTED_MS: f64 = 100.0;
 /// How long each rate is tried while the highest is looked for.
 const TRIED_FOR: Duration = Duration::from_secs(30);
 const NOT_COUNTED: Duration = Duration::from_secs(20);
-const HALVINGS: usize = 3;
+/// Rates that are tried at most.
+const TRIES: usize = 12;
 
 pub async fn for_minutes(minutes: usize) -> Result<()> {
     let kafka = Kafka::for_load().await?;
     let pipeline =
         Pipeline::example(&kafka, "retail", &[("urlSecretRef: {name: retail-alerts, key: url}", "url: 'http://127.0.0.1:9/'")]).await?;
     // What was read is not kept, so that an hour of it has room.
-    let settings = [("max.message.bytes", "10551296"), ("retention.bytes", "268435456"), ("segment.bytes", "67108864")];
+    let settings = [("retention.bytes", "268435456"), ("segment.bytes", "67108864")];
     kafka.set_topic(TOPIC, &settings).await?;
     let retail = Retail::new(kafka, pipeline).await?;
     let mut workers = Vec::new();
@@ -54,7 +56,7 @@ pub async fn for_minutes(minutes: usize) -> Result<()> {
     }
 
     let (mut kept, mut lost) = (RATE, None);
-    for step in 1..=HALVINGS + 16 {
+    for step in 1..=TRIES {
         let rate = match lost {
             None => kept * 3 / 2,
             Some(lost) => (kept + lost) / 2,
@@ -171,7 +173,8 @@ impl Retail {
             let report = loop {
                 match producer.send_result(FutureRecord::to(TOPIC).key(&customer).payload(&body)) {
                     Ok(report) => break report,
-                    Err(_) => sleep(Duration::from_millis(1)).await,
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => sleep(Duration::from_millis(1)).await,
+                    Err((error, _)) => return Err(error).context("an order cannot be handed over"),
                 }
             };
             reports.push_back(report);
