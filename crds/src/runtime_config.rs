@@ -44,7 +44,8 @@ pub struct RuntimeConfig {
 pub struct SwitchingConfig {
     /// The longest time that writes may wait.
     pub hold_deadline: Duration,
-    /// Workers leave a broker after so long although it is not drained. None: they drain it however long it takes.
+    /// Workers leave a broker after so long although it is not drained. None: they drain it however long it takes. Zero, which no document
+    /// may say: nothing that the pipeline writes is read by it.
     pub drain_deadline: Option<Duration>,
 }
 

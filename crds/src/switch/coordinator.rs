@@ -19,7 +19,8 @@ pub struct Settings {
     pub rules: Rules,
     pub prepare_deadline: Duration,
     pub hold_deadline: Duration,
-    /// Workers go on after so long although the old broker is not drained. None: they drain it however long it takes.
+    /// Workers go on after so long although the old broker is not drained. None: they drain it however long it takes. Zero: there is
+    /// nothing to drain.
     pub drain_deadline: Option<Duration>,
 }
 
@@ -266,7 +267,8 @@ impl Look<'_> {
         }
         let active = self.state.active().epoch;
         let drained = self.reports().any(|reports| reports.drained_through >= active);
-        if drained || !self.keep(Rule::DrainToSeal) {
+        let nothing = self.settings.drain_deadline.is_some_and(|deadline| deadline.is_zero());
+        if drained || nothing || !self.keep(Rule::DrainToSeal) {
             return Some(Outcome::Completed);
         }
         let over = self.settings.drain_deadline.is_some_and(|deadline| self.now >= self.since.drain + deadline);

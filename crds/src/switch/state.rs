@@ -137,6 +137,18 @@ impl SwitchState {
         state
     }
 
+    /// When an older state of the same lineage was put in its place: the newest one that is known, above all revisions that anybody has
+    /// seen. A pod that has joined meanwhile writes where it was told to; so if that is another epoch, nobody writes until all have heard
+    /// of this.
+    pub fn put_right(newest: &SwitchState, older: &SwitchState) -> SwitchState {
+        let mut state = SwitchState::rebuilt(newest);
+        if state.phase == Phase::Steady && older.newest() != state.newest() {
+            state.phase = Phase::Hold { target: state.newest().backend.clone(), restored: true };
+            state.since = state.revision;
+        }
+        state
+    }
+
     pub fn parse(text: &str) -> Result<SwitchState, StateError> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -252,7 +264,7 @@ impl SwitchState {
         let Phase::Hold { target, .. } = &self.phase else { return Err(NotAllowed("only what is held is opened".into())) };
         let mut next = self.next().enter(Phase::Steady);
         let newest = self.newest();
-        // Only in a state made anew: nobody wrote elsewhere in its lineage.
+        // Only in a state that was made anew or put right: it is the broker that is written to by who obeys it.
         if newest.backend == *target {
             return Ok(next);
         }

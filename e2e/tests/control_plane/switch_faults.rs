@@ -10,7 +10,10 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
 async fn an_operator_that_is_killed_at_any_step_is_followed_by_one_that_goes_on() -> Result<()> {
@@ -41,6 +44,52 @@ async fn an_operator_that_is_killed_at_any_step_is_followed_by_one_that_goes_on(
     assert!(state.same_lineage(&lineage));
     place.until_switching("False", "Completed").await?;
     Ok(())
+}
+
+/// What belongs to the pipeline may take long to be looked at; who waits for a Hold to end must not wait for that too.
+#[tokio::test]
+async fn a_new_operator_ends_a_hold_before_all_else() -> Result<()> {
+    let (place, played) = running("switch-taken", "30s").await?;
+    // No Service can be made: the API server asks somebody who never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await?;
+    place.world.cluster.apply(&format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {{name: switch-taken}}, webhooks: [{{\
+         name: silent.orderpipeline.dev, clientConfig: {{url: 'https://{}'}}, timeoutSeconds: 30, failurePolicy: Ignore, sideEffects: None, \
+         admissionReviewVersions: [v1], namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: switch-taken}}}}, \
+         rules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [services]}}]}}]}}",
+        silent.local_addr()?
+    ))?;
+    played[0].change(|pod| pod.settles = false);
+    place.patch("shop", &to("next"))?;
+    place.until_state("it is held", |state| matches!(state.phase(), Phase::Hold { .. })).await?;
+    place.kubectl(&["delete", "service", "shop-api"])?;
+    place.world.kill_operator().await?;
+    // The one before has asked too, and asks no more.
+    let asking = loop {
+        let (asking, _) = silent.accept().await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if goes_on(&asking) {
+            break asking;
+        }
+    };
+    played[0].change(|pod| pod.settles = true);
+    place.until_state("it is open", |state| *state.newest().backend == *"next").await?;
+    assert!(goes_on(&asking), "the Hold has ended only when the operator had given up making the Service");
+    place.kubectl(&["delete", "validatingwebhookconfiguration", "switch-taken"])?;
+    place.until_state("it is completed", settled_on("next")).await?;
+    Ok(())
+}
+
+/// Whether the other side still waits for an answer.
+fn goes_on(connection: &TcpStream) -> bool {
+    let mut hello = [0; 4096];
+    loop {
+        match connection.try_read(&mut hello) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
 }
 
 #[tokio::test]
@@ -137,6 +186,41 @@ async fn a_state_that_was_deleted_is_rebuilt_and_one_of_another_version_is_left_
     assert_eq!(map["data"][STATE_FILE], newer.to_string(), "nothing is done with it");
     place.kubectl(&["delete", "configmap", "shop-switch"])?;
     place.until_state("it goes on from what status knows", settled_on("next")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_state_that_is_put_back_is_put_right_whether_the_operator_saw_it_or_not() -> Result<()> {
+    let (place, played) = running("switch-put-back", "1s").await?;
+    let old = place.get("ConfigMap", "shop-switch").await?["data"][STATE_FILE].clone();
+    let put_back = || {
+        let patch = serde_json::json!({"data": {STATE_FILE: old}});
+        place.kubectl(&["patch", "configmap", "shop-switch", "--type=merge", "-p", &patch.to_string()])
+    };
+    place.patch("shop", &to("next"))?;
+    place.until_state("it is completed", settled_on("next")).await?;
+    place.until_switching("False", "Completed").await?;
+    let before = place.state().await?;
+    put_back()?;
+    let right = |state: &SwitchState| state.revision() > before.revision() && *state.phase() == Phase::Steady;
+    let after = place.until_state("it is put right", right).await?;
+    assert_eq!((after.lineage(), after.epochs()), (before.lineage(), before.epochs()));
+    place.until_switching("False", "Completed").await?;
+    assert!(place.told("SwitchStateRebuilt")?.contains("replaced by an older one (revision 1, after"));
+    assert!(played.iter().all(|pod| pod.pauses().len() == 2), "nobody wrote until all had heard of it");
+
+    // While there is none.
+    place.patch("shop", &to("kafka"))?;
+    place.until_state("it goes on from there", settled_on("kafka")).await?;
+    place.patch("shop", &to("next"))?;
+    place.until_state("it goes on from there", settled_on("next")).await?;
+    place.until_switching("False", "Completed").await?;
+    let before = place.state().await?;
+    place.world.kill_operator().await?;
+    put_back()?;
+    let right = |state: &SwitchState| state.revision() > before.revision() && *state.phase() == Phase::Steady;
+    let after = place.until_state("it is put right", right).await?;
+    assert_eq!((after.lineage(), after.epochs()), (before.lineage(), before.epochs()));
     Ok(())
 }
 

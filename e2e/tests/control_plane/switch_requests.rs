@@ -6,7 +6,7 @@ use crate::world::*;
 use anyhow::{Context, Result, ensure};
 use crds::member::PipelineMember;
 use crds::pipeline::Name;
-use crds::switch::Outcome;
+use crds::switch::{Outcome, SwitchState};
 use e2e::bed::{binaries, client_of, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -52,6 +52,23 @@ async fn a_person_asks_with_kubectl_and_the_document_rules_again_once_it_is_chan
     place.patch("shop", &to("next"))?;
     let state = place.until_state("it is completed", settled_on("next")).await?;
     assert_eq!(&*state.asked().by, "spec.backend");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_that_names_one_broker_for_a_while_has_changed_its_mind() -> Result<()> {
+    let (place, _played) = running("switch-detour", "1s").await?;
+    let (done, said) = place.plugin(&["switch", "shop", "next", "--wait"]).await?;
+    assert!(done, "{said}");
+    place.until_switching("False", "Completed").await?;
+    place.apply(
+        &shop().replace("name: kafka, kafka: {bootstrapServers: 'kafka:9092'}", "name: next, kafka: {bootstrapServers: 'next:9092'}"),
+    )?;
+    let noted = place.until_state("the document is heard", |state| *state.asked().spec == *"next").await?;
+    assert_eq!((&*noted.newest().backend, noted.newest().epoch), ("next", 2), "and nothing moves");
+    place.apply(&shop_with_two("1s"))?;
+    let rules = |state: &SwitchState| *state.asked().backend == *"kafka" && *state.asked().by == *"spec.backend";
+    place.until_state("what was asked for before is over", rules).await?;
     Ok(())
 }
 

@@ -135,3 +135,18 @@ async fn a_pod_that_has_ended_is_not_waited_for() -> Result<()> {
     assert_eq!(place.state().await?.last().map(|last| last.failures), Some(0), "at the first attempt");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_pod_that_was_robbed_of_its_labels_goes_on_writing_and_is_waited_for() -> Result<()> {
+    let (place, played) = running("switch-robbed", "30s").await?;
+    played[1].change(|pod| pod.settles = false);
+    let labels = ["name-", "instance-", "component-", "managed-by-"].map(|label| format!("app.kubernetes.io/{label}"));
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    place.kubectl(&[&["label", "pod", played[1].name.as_str()], labels.as_slice()].concat())?;
+    place.patch("shop", &to("next"))?;
+    let message = place.until_switching("True", "Hold").await?;
+    assert!(message.contains(&format!("{} did not stop writing", played[1].name)), "{message}");
+    played[1].change(|pod| pod.settles = true);
+    place.until_state("it is completed", settled_on("next")).await?;
+    Ok(())
+}

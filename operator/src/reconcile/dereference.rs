@@ -6,6 +6,7 @@ use crate::build::secrets::{Keys, Secrets};
 use crate::context::{Context, Error};
 use crate::names;
 use crds::pipeline::MATCHING_KEY;
+use crds::switch::SwitchState;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DynamicObject, ListParams};
@@ -34,6 +35,12 @@ impl Read {
     /// A switch is under way, or an old broker drains.
     pub fn switches(&self) -> bool {
         self.document["status"]["backend"]["phase"].as_str().is_some_and(|phase| phase != "Steady")
+    }
+
+    /// The state of the switch as status shows it, if there is one that can be read.
+    pub fn mirror(&self) -> Option<SwitchState> {
+        let mirror = &self.document["status"]["backend"]["mirror"];
+        SwitchState::parse(&mirror.to_string()).ok()
     }
 
     pub fn whose(&self, object: &DynamicObject) -> Whose {

@@ -30,6 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 const SELDOM: Duration = Duration::from_secs(300);
+/// Why no switch begins while what belongs to the pipeline has not been looked at.
+const NOT_YET: &str = "the operator has just started, and looks first at what belongs to the pipeline";
 
 /// Brings one pipeline to what its document says.
 pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Action, Error> {
@@ -48,7 +50,13 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
         context.switches.forget(namespace, name).await;
         return Ok(Action::await_change());
     }
-    let (finding, valid) = match validate::validate(&read) {
+    let checked = validate::validate(&read);
+    if read.switches()
+        && let Some(wanted) = wanted(&read, checked.as_ref().ok(), Some(NOT_YET.into()))
+    {
+        context.switches.take_over(wanted).await;
+    }
+    let (finding, valid) = match checked {
         Err(Refusal::Mistakes(mistakes)) => (Finding::Invalid(mistakes), None),
         Err(Refusal::IdentityChanged(mistake)) => (Finding::IdentityChanged(mistake), None),
         Ok(valid) => match bring_about(context, &mut read, &valid).await {
@@ -78,20 +86,31 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
 
 /// What moves the pipeline between its backends hears of it. A switch that is under way goes on whatever became of the document since.
 async fn hand_over(context: &Context, read: &Read, finding: &Finding, valid: Option<&Valid>) {
-    let Some(config) = validate::config(read, valid) else { return };
-    if config.backends.len() < 2 {
-        return context.switches.forget(&read.namespace, &read.name).await;
+    match wanted(read, valid, status::obstacle(finding)) {
+        Some(wanted) => context.switches.drive(wanted).await,
+        None if validate::config(read, valid).is_some() => context.switches.forget(&read.namespace, &read.name).await,
+        None => {}
     }
-    let wanted = Wanted {
+}
+
+/// What the driver of its switch has to know. None: it has nothing to drive.
+fn wanted(read: &Read, valid: Option<&Valid>, obstacle: Option<String>) -> Option<Wanted> {
+    let config = validate::config(read, valid)?;
+    let mirror = read.mirror();
+    // With one backend there is nothing to switch; but what the document asks for is noted once, since it ends all requests of before.
+    let noted = mirror.is_none_or(|mirror| *mirror.asked().spec == *config.backend);
+    if config.backends.len() < 2 && noted {
+        return None;
+    }
+    Some(Wanted {
         namespace: read.namespace.clone(),
         name: read.name.clone(),
         uid: read.uid.clone(),
         config,
-        obstacle: status::obstacle(finding),
+        obstacle,
         annotations: Annotations::of(&read.document),
         mirrored: !read.document["status"]["backend"]["mirror"].is_null(),
-    };
-    context.switches.drive(wanted).await;
+    })
 }
 
 /// Makes the cluster what the pipeline says, as far as it is possible now.

@@ -27,6 +27,7 @@ type Key = (String, String);
 
 enum Command {
     Drive(Box<Wanted>),
+    TakeOver(Box<Wanted>),
     Forget(Key),
     Leave,
 }
@@ -39,6 +40,12 @@ impl Switches {
     /// The pipeline has two or more backends: its driver is started, or told what has changed.
     pub async fn drive(&self, wanted: Wanted) {
         self.send(Command::Drive(Box::new(wanted))).await;
+    }
+
+    /// A switch is under way that may have nobody who drives it, and writes may be held: its driver is started before all else, unless
+    /// there is one, which knows better.
+    pub async fn take_over(&self, wanted: Wanted) {
+        self.send(Command::TakeOver(Box::new(wanted))).await;
     }
 
     /// The pipeline is gone, or has one backend: there is nothing to switch.
@@ -88,6 +95,7 @@ impl Board {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Drive(wanted)) => drivers.drive(*wanted),
+                    Some(Command::TakeOver(wanted)) => drivers.take_over(*wanted),
                     Some(Command::Forget(key)) => drop(drivers.running.remove(&key)),
                     Some(Command::Leave) => break,
                     None => bail!("nobody is left who could say what is to be switched"),
@@ -112,6 +120,13 @@ impl Board {
 }
 
 impl Drivers {
+    fn take_over(&mut self, wanted: Wanted) {
+        let driven = self.running.get(&(wanted.namespace.clone(), wanted.name.clone()));
+        if driven.is_none_or(|driver| driver.wanted.borrow().uid != wanted.uid) {
+            self.drive(wanted);
+        }
+    }
+
     fn drive(&mut self, wanted: Wanted) {
         let key = (wanted.namespace.clone(), wanted.name.clone());
         if let Some(driver) = self.running.get(&key)

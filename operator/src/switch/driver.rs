@@ -126,6 +126,8 @@ struct Driver {
     sight: Sight,
     /// The state as this process wrote or read it last, as long as the watch tells of no other.
     known: Option<StateMap>,
+    /// The newest state that is known to have been written. None older is gone on from.
+    newest: Option<SwitchState>,
     roll: Option<Roll>,
     /// When to look at what no watch tells of: pods.
     look: Duration,
@@ -146,8 +148,22 @@ enum Next {
 impl Driver {
     fn new(context: Arc<Context>, inbox: Arc<Inbox>, wanted: Arc<Wanted>) -> Driver {
         let (sight, look) = (Sight::default(), Duration::ZERO);
-        let (known, roll, asking, opened) = (None, None, None, None);
-        Driver { context, inbox, wanted, leaving: false, holds: false, sight, known, roll, look, asking, opened, events: Vec::new() }
+        let (known, newest, roll, asking, opened) = (None, None, None, None, None);
+        Driver {
+            context,
+            inbox,
+            wanted,
+            leaving: false,
+            holds: false,
+            sight,
+            known,
+            newest,
+            roll,
+            look,
+            asking,
+            opened,
+            events: Vec::new(),
+        }
     }
 
     /// Takes every step that can be taken now; until when nothing is to be done unless something happens.
@@ -177,7 +193,16 @@ impl Driver {
             return Ok(Some(known));
         }
         match state_map::read(&self.context, &self.wanted).await? {
-            Found::State(map) => Ok(Some(*map)),
+            Found::State(map) => match &self.newest {
+                Some(newest) if newest.same_lineage(map.state.lineage()) && newest.revision() > map.state.revision() => {
+                    let newest = newest.clone();
+                    self.put_back(*map, &newest).await
+                }
+                _ => {
+                    self.newest = Some(map.state.clone());
+                    Ok(Some(*map))
+                }
+            },
             Found::Missing => self.make().await,
             Found::Trouble(trouble) => self.in_trouble(trouble).await,
         }
@@ -209,6 +234,30 @@ impl Driver {
             self.events.push(told::event(EventType::Warning, "SwitchStateRebuilt", note.into()));
         }
         Ok(made)
+    }
+
+    /// The newest state of this lineage that is known to have been written.
+    fn see(&mut self, state: &SwitchState) {
+        if self.newest.as_ref().is_none_or(|newest| !newest.same_lineage(state.lineage()) || newest.revision() < state.revision()) {
+            self.newest = Some(state.clone());
+        }
+    }
+
+    /// A state that is over was put back, from a backup say: no pod that knows a newer one obeys it, but one that starts does.
+    async fn put_back(&mut self, map: StateMap, newest: &SwitchState) -> Result<Option<StateMap>, Error> {
+        let next = SwitchState::put_right(newest, &map.state);
+        let note = format!(
+            "the state of the switch was replaced by an older one (revision {}, after {}): it is put right. What pods that started meanwhile \
+             have written to a broker of before is read late",
+            map.state.revision(),
+            newest.revision()
+        );
+        let replaced = state_map::replace(&self.context, &self.wanted, map, next).await?;
+        if let Some(map) = &replaced {
+            self.see(&map.state);
+            self.events.push(told::event(EventType::Warning, "SwitchStateRebuilt", note));
+        }
+        Ok(replaced)
     }
 
     async fn in_trouble(&mut self, trouble: Trouble) -> Result<Option<StateMap>, Error> {
@@ -327,8 +376,10 @@ impl Driver {
             return Ok(Next::Wait(Some(until.map_or(self.look, |until| until.min(self.look)))));
         }
         let Some(mut view) = View::read(&context, &wanted).await? else { return Ok(Next::Wait(None)) };
-        if view.mirrored(state) > state.revision() {
-            return Ok(Next::Step); // overtaken: somebody else has written since this was read
+        if let Some(Ok(mirror)) = view.mirror.as_ref().filter(|_| view.mirrored(state) > state.revision()) {
+            // Somebody else has written since this was read. If what is read next is older than this mirror, that was put back.
+            self.see(mirror);
+            return Ok(Next::Step);
         }
         let prepares = *state.phase() != Phase::Steady;
         let unmirrored = view.mirrored(state) < state.revision() && Rules::in_force().keep(Rule::MirrorBeforeNext);
@@ -417,6 +468,7 @@ impl Driver {
     async fn write(&mut self, map: StateMap, next: SwitchState) -> Result<Next, Error> {
         let before = map.state.clone();
         let Some(map) = state_map::replace(&self.context, &self.wanted, map, next).await? else { return Ok(Next::Step) };
+        self.see(&map.state);
         self.context.metrics.switch_written();
         let (after, now) = (&map.state, self.context.now());
         let Wanted { namespace, name, .. } = &*self.wanted;

@@ -6,11 +6,15 @@ use crds::Role;
 use crds::member::PipelineMember;
 use crds::switch::names::PIPELINE_LABEL;
 use crds::switch::{Container, Heard, Pod, Roll, Rules, Written};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Pods that are looked for one by one, at the same time.
+const AT_ONCE: usize = 16;
 
 pub fn wrote(object: &DynamicObject, in_order: bool) -> Heard {
     Heard::Wrote { object: written(object), in_order }
@@ -40,7 +44,8 @@ pub async fn list(context: &Context, namespace: &str, pipeline: &str, of: (Arc<s
     let listed = members.iter().map(|object| (object.name_any().into(), written(object)));
     let mut roll = Roll::listed(Rules::in_force(), lineage, after, listed);
     if pods {
-        look_at_pods(&mut roll, &list_pods(context, namespace, pipeline).await?);
+        let pods = pods_of(context, namespace, pipeline, &roll).await?;
+        look_at_pods(&mut roll, &pods);
     }
     Ok(roll)
 }
@@ -58,11 +63,22 @@ pub fn paused(roll: &Roll, epoch: u64) -> Option<i64> {
     of_epoch.filter_map(|paused| i64::try_from(paused.ms).ok()).max()
 }
 
-async fn list_pods(context: &Context, namespace: &str, pipeline: &str) -> Result<Vec<PodObject>, Error> {
+/// The pods of a pipeline, and those of its members: one that was robbed of its labels goes on writing, so who is not listed is looked
+/// for by name before it counts as gone.
+async fn pods_of(context: &Context, namespace: &str, pipeline: &str, roll: &Roll) -> Result<Vec<PodObject>, Error> {
     let api: Api<PodObject> = Api::namespaced(context.client.clone(), namespace);
     let labelled = ListParams::default().labels(&names::children_selector(pipeline));
     let listing = || format!("listing the pods of {namespace}/{pipeline}");
-    Ok(context.within(listing, api.list(&labelled)).await?.items)
+    let mut pods = context.within(listing, api.list(&labelled)).await?.items;
+    let listed: HashSet<String> = pods.iter().map(PodObject::name_any).collect();
+    let missing: Vec<String> = roll.said().map(|said| said.pod.name.clone()).filter(|name| !listed.contains(name)).collect();
+    let found = stream::iter(missing).map(|name| {
+        let api = &api;
+        async move { context.within(|| format!("looking for pod {namespace}/{name}"), api.get_opt(&name)).await }
+    });
+    let found: Vec<Option<PodObject>> = found.buffer_unordered(AT_ONCE).try_collect().await?;
+    pods.extend(found.into_iter().flatten());
+    Ok(pods)
 }
 
 fn ended(pod: &PodObject) -> bool {

@@ -77,14 +77,14 @@ fn requested(state: &SwitchState, ignored: &[String]) -> SwitchRequest {
 fn last_switch(state: &SwitchState, before: &BackendStatus, notes: &Notes) -> Option<LastSwitch> {
     let known = |from: &str, to: &str| before.last_switch.as_ref().filter(|last| last.from == from && last.to == to);
     match state.phase() {
-        Phase::Prepare { target } | Phase::Hold { target, .. } => {
+        Phase::Prepare { target } | Phase::Hold { target, .. } if *target != state.newest().backend => {
             let from = state.newest().backend.to_string();
             // One that is shown without an outcome is this one.
             let begun = known(&from, target).filter(|last| last.outcome.is_none()).and_then(|last| last.started_at.clone());
             let started_at = Some(begun.unwrap_or_else(|| notes.now.to_owned()));
             Some(LastSwitch { from, to: target.to_string(), started_at, ..Default::default() })
         }
-        Phase::Steady => {
+        _ => {
             let last = state.last()?;
             let known = known(&last.from, &last.to);
             let opened = !matches!(last.outcome, Outcome::Aborted | Outcome::Refused);
@@ -109,6 +109,9 @@ fn switching(state: &SwitchState, why: Option<&str>) -> Switching {
             "Prepare".into(),
             format!("from {writing} to {target}: pods connect to {target}, orders are still written to {writing}"),
         ),
+        Phase::Hold { target, .. } if target == writing => {
+            ("True", "Hold".into(), format!("orders wait until every pod has heard that they are written to {writing}"))
+        }
         Phase::Hold { target, .. } => {
             ("True", "Hold".into(), format!("from {writing} to {target}: orders wait until no pod writes to {writing} any more"))
         }
@@ -193,6 +196,15 @@ mod tests {
         assert_eq!(shown.backend.last_switch.unwrap().write_pause_ms, None, "that was the pause of the one before");
         assert_eq!((shown.switching.value, shown.switching.reason.as_str()), ("False", "Aborted"));
         assert_eq!(shown.switching.message, "from kafka to next: shop-api-1 did not stop writing; the next one comes after a pause");
+    }
+
+    #[test]
+    fn a_hold_that_leads_nowhere_else_is_no_switch() {
+        let opened = asked().prepared().unwrap().held().unwrap().opened().unwrap();
+        let put_right = SwitchState::put_right(&opened, &asked());
+        let shown = shown(&put_right, &BackendStatus::default(), &at("10:00"));
+        assert_eq!(shown.switching.message, "orders wait until every pod has heard that they are written to next");
+        assert_eq!(shown.backend.last_switch.unwrap().outcome.as_deref(), Some("Opened"), "the last one is still that");
     }
 
     #[test]

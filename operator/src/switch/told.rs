@@ -17,6 +17,8 @@ pub fn of(before: &SwitchState, after: &SwitchState) -> Option<Event> {
             let note = format!("orders are written to {writing}; workers drain {}", after.active().backend);
             Some(event(EventType::Normal, "SwitchOpened", note))
         }
+        // There is no way back: what it was made for has been told.
+        (Phase::Hold { restored: true, .. }, Phase::Steady) => None,
         (Phase::Prepare { .. } | Phase::Hold { .. }, Phase::Steady) => after.last().and_then(taken_back),
         _ if after.active().epoch > before.active().epoch => {
             let last = after.last()?;
@@ -24,7 +26,7 @@ pub fn of(before: &SwitchState, after: &SwitchState) -> Option<Event> {
                 Outcome::Abandoned => Some(event(EventType::Warning, "DrainAbandoned", last.message.clone())),
                 Outcome::Completed => {
                     let note = format!(
-                        "from {} to {}: {} is drained, orders are written to {writing} and read from it",
+                        "from {} to {}: workers have nothing left to read on {}, orders are written to {writing}",
                         last.from, last.to, last.from
                     );
                     Some(event(EventType::Normal, "SwitchCompleted", note))
@@ -54,7 +56,7 @@ pub fn event(type_: EventType, reason: &str, note: String) -> Event {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crds::switch::Request;
+    use crds::switch::{Asked, Request};
 
     fn asked() -> SwitchState {
         let first = SwitchState::first("l", "kafka");
@@ -89,5 +91,15 @@ mod tests {
         assert!(refused.note.unwrap().contains("no topic; orders are written to kafka as before"));
         let held = prepared.held().unwrap();
         assert_eq!(reason(&held, &held.aborted(Outcome::Aborted, "x", true).unwrap()).unwrap(), "SwitchAborted");
+    }
+
+    #[test]
+    fn what_was_taken_back_is_told_once_although_the_state_is_put_right_later() {
+        let done = asked().prepared().unwrap().held().unwrap().opened().unwrap().activated(Outcome::Completed).unwrap();
+        let back = done.noted(Asked::by_spec("kafka".into(), done.revision() + 1)).unwrap().prepared().unwrap();
+        let aborted = back.aborted(Outcome::Aborted, "x", true).unwrap();
+        assert_eq!(reason(&back, &aborted).unwrap(), "SwitchAborted");
+        let put_right = SwitchState::put_right(&aborted, &asked());
+        assert_eq!(reason(&put_right, &put_right.opened().unwrap()), None);
     }
 }

@@ -65,6 +65,28 @@ impl Kept {
         };
         let state = SwitchState::parse(&text).with_context(|| format!("{shown} says which broker holds which orders"))?;
         names_all(&state, config).map_err(anyhow::Error::msg)?;
+        if config.backends.len() == 1 { self.noted(state, config) } else { Ok(state) }
+    }
+
+    /// With one backend nobody moves this process; but what its document asks for ends all requests of before.
+    fn noted(&self, mut state: SwitchState, config: &RuntimeConfig) -> anyhow::Result<SwitchState> {
+        let observed = Observed {
+            spec: &config.backend,
+            requests: &[],
+            obstacle: Some("there is one backend"),
+            listing: None,
+            mirrored: u64::MAX, // the file is all there is
+            abandon: None,
+            leaving: false,
+        };
+        let since = Sight::default().of(&state, Duration::ZERO);
+        // What was being prepared is taken back, and then what rules from now on is noted.
+        for _ in 0..2 {
+            if let Step::Write(next) = switch::step(&Settings::of(&config.switching), &state, &observed, since, Duration::ZERO) {
+                self.write(&next)?;
+                state = next;
+            }
+        }
         Ok(state)
     }
 
@@ -243,7 +265,7 @@ fn tell(before: &SwitchState, now: &SwitchState) {
         }
         _ if now.active().epoch > before.active().epoch => {
             let outcome = now.last().map(|last| last.outcome);
-            let how = if outcome == Some(Outcome::Abandoned) { "is left before its end" } else { "is read to its end" };
+            let how = if outcome == Some(Outcome::Abandoned) { "is left before its end" } else { "has nothing left to read" };
             tracing::info!("{} {how}, the worker goes on with {}", before.active().backend, now.active().backend);
         }
         _ => tracing::debug!(?now, "the state of the switch"),
@@ -264,6 +286,32 @@ mod tests {
         drop(first);
         let again = Kept::live(&state).unwrap();
         assert_ne!(again.file, Kept::new(&state).file, "what is built in moves by itself");
+    }
+
+    #[test]
+    fn a_request_is_over_once_a_document_with_one_backend_has_asked_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        let config = |backends: &str| {
+            let text = format!(
+                "{{apiVersion: orderpipeline.dev/v1alpha1, kind: OrderPipeline, metadata: {{name: shop}}, spec: {{{backends}, topics: [{{name: \
+                 orders}}], events: [{{name: OrderCreated}}]}}}}"
+            );
+            crds::resolve(&crds::document::read(&text).unwrap())
+        };
+        let (left, right) =
+            ("{name: left, kafka: {bootstrapServers: 'left:9092'}}", "{name: right, kafka: {bootstrapServers: 'right:9092'}}");
+        let both = config(&format!("backend: left, backends: [{left}, {right}]"));
+        let first = kept.read(&both).unwrap();
+        let request = Request { backend: "right".into(), by: "ops".into(), at: "".into(), lineage: None, revision: 1 };
+        let asked = first.noted(first.ruling("left", &[request]).unwrap()).unwrap();
+        let moved = asked.prepared().unwrap().held().unwrap().opened().unwrap().activated(Outcome::Completed).unwrap();
+        kept.write(&moved).unwrap();
+        assert_eq!(kept.read(&both).unwrap(), moved, "it rules");
+        let noted = kept.read(&config(&format!("backends: [{right}]"))).unwrap();
+        assert_eq!((&*noted.asked().spec, noted.epochs()), ("right", moved.epochs()));
+        let back = kept.read(&both).unwrap();
+        assert_eq!(&*back.ruling("left", &[]).unwrap().backend, "left", "the document has changed its mind, and rules again");
     }
 
     #[test]

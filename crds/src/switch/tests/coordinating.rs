@@ -168,6 +168,14 @@ fn a_drain_is_left_when_a_person_says_so_or_its_deadline_does() {
 }
 
 #[test]
+fn where_nothing_is_read_there_is_nothing_to_drain_and_nothing_is_left_behind() {
+    let mut scene = scene(opened(), vec![]);
+    scene.settings.drain_deadline = Some(Duration::ZERO);
+    let done = scene.written();
+    assert_eq!((epochs(&done), done.last().unwrap().outcome), (vec![(2, "azure")], Outcome::Completed));
+}
+
+#[test]
 fn nothing_but_the_end_of_a_hold_is_written_before_status_shows_what_was() {
     for state in [asked_for_azure(), preparing(), opened(), SwitchState::rebuilt(&preparing())] {
         let ahead = Scene { mirrored: state.revision() - 1, ..scene(state, vec![reports(&[1], 1)]) };

@@ -102,6 +102,20 @@ fn what_is_rebuilt_holds_where_the_target_may_have_been_opened_and_opens_it_unde
 }
 
 #[test]
+fn an_older_state_is_put_right_above_all_revisions_and_nobody_writes_until_those_that_obeyed_it_have_heard() {
+    let done = opened().activated(Outcome::Completed).unwrap();
+    for older in [SwitchState::first("L", "kafka"), asked_for_azure(), preparing()] {
+        let right = SwitchState::put_right(&done, &older);
+        assert!(right.revision() > done.revision() && right.since() == right.revision());
+        assert_eq!(right.phase(), &Phase::Hold { target: "azure".into(), restored: true }, "{older:?}");
+        assert_eq!(epochs(&right.opened().unwrap()), [(2, "azure")], "it is no switch");
+    }
+    let same = SwitchState::put_right(&done, &opened());
+    assert_eq!((same.phase(), epochs(&same)), (&Phase::Steady, epochs(&done)), "who obeyed it wrote to the right broker");
+    assert_eq!(SwitchState::put_right(&preparing(), &asked_for_azure()), SwitchState::rebuilt(&preparing()));
+}
+
+#[test]
 fn a_state_made_anew_while_pods_run_opens_no_epoch_of_its_own() {
     let anew = SwitchState::anew("M", "azure");
     assert!(matches!(anew.phase(), Phase::Hold { restored: true, .. }));
