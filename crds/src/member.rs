@@ -30,6 +30,11 @@ pub struct PipelineMemberSpec {
     pub pipeline: Name,
     pub role: Role,
     pub pod: MemberPod,
+    /// Which brokers the names of backends stand for in this pod, as a digest: one that was started by an older document may go elsewhere.
+    /// Absent: a pod that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub brokers: Option<String>,
     /// The backends that the pod is connected to, ready to be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

@@ -3,6 +3,7 @@
 use crate::pipeline::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -251,6 +252,17 @@ impl RuntimeConfig {
     }
     pub fn topic(&self, name: &str) -> Option<&TopicConfig> {
         self.topics.iter().find(|t| t.name == name)
+    }
+    /// What the names of the backends stand for, as a digest: in two processes with the same one each name leads to the same broker.
+    pub fn brokers(&self) -> String {
+        let mut named: Vec<_> = self.backends.iter().map(|backend| (&backend.name, backend.addresses())).collect();
+        named.sort();
+        let digest = Sha256::digest(format!("{named:?}"));
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+    /// What is left on a broker is read by nobody here, and is not to be left there either.
+    pub fn lacks_who_drains(&self) -> bool {
+        self.worker.is_none() && self.switching.drain_deadline.is_none()
     }
     /// Those that an event is read from.
     pub fn topics_read(&self) -> impl Iterator<Item = &TopicConfig> {

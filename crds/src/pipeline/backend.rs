@@ -4,7 +4,7 @@ use super::scalar::*;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One message broker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -31,6 +31,16 @@ impl Backend {
         let checkpoints = hubs.and_then(|h| h.checkpoints.as_ref()?.connection_string_secret_ref.as_ref());
         let all = [ca, password, mtls.map(|m| &m.certificate_secret_ref), mtls.map(|m| &m.key_secret_ref), connection, checkpoints];
         all.into_iter().flatten().collect()
+    }
+
+    /// Where it is: two that have none of these in common are two brokers.
+    pub fn addresses(&self) -> BTreeSet<String> {
+        let kafka = self.kafka.as_ref();
+        let servers = kafka.and_then(|k| k.bootstrap_servers.as_ref()).map(|s| s.as_str()).unwrap_or_default();
+        let strimzi = kafka.and_then(|k| k.strimzi.as_ref()).map(|s| format!("{}/{}", s.namespace.as_deref().unwrap_or_default(), s.name));
+        let hubs = self.event_hubs.as_ref().map(|hubs| hubs.namespace.clone());
+        let all = servers.split(',').map(str::to_owned).chain(strimzi).chain(hubs);
+        all.map(|address| address.trim().to_ascii_lowercase()).filter(|address| !address.is_empty()).collect()
     }
 }
 

@@ -32,7 +32,7 @@ fn switching(spec: &OrderPipelineSpec) -> SwitchingConfig {
     let default = SwitchingConfig::default();
     let asked = spec.switching.as_ref();
     let read = |topic: &Topic| spec.events.iter().any(|event| spec.topics_of(event).contains(&topic.name.0));
-    let own = spec.worker.is_some() && spec.topics.iter().any(|topic| topic.producers == Producers::Pipeline && read(topic));
+    let own = spec.topics.iter().any(|topic| topic.producers == Producers::Pipeline && read(topic));
     let proceed = asked.filter(|asked| asked.drain.on_deadline == OnDrainDeadline::Proceed);
     SwitchingConfig {
         hold_deadline: GoDuration::or(asked.map(|asked| &asked.hold_deadline), default.hold_deadline),

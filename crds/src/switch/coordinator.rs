@@ -67,6 +67,12 @@ impl Listing {
         }
         self
     }
+
+    /// These have answered nothing: the name of the target leads them elsewhere.
+    pub fn unanswered_by(mut self, names: &[Arc<str>]) -> Listing {
+        self.members.iter_mut().filter(|member| names.contains(&member.name)).for_each(|member| member.answer = None);
+        self
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -152,6 +158,14 @@ pub fn step(settings: &Settings, state: &SwitchState, observed: &Observed, since
     }
 }
 
+/// The obstacle where a switch would leave behind what nobody reads, see [`crate::runtime_config::RuntimeConfig::lacks_who_drains`].
+pub fn nobody_drains(target: &str, writing: &str) -> String {
+    format!(
+        "a switch to {target} waits for a worker, which alone reads what is left on {writing} before what comes after it: add spec.worker, or \
+         set spec.switching.drain.onDeadline to Proceed if that need not be read first"
+    )
+}
+
 struct Look<'a> {
     settings: &'a Settings,
     state: &'a SwitchState,
@@ -198,7 +212,7 @@ impl Look<'_> {
             });
         }
         if self.observed.leaving {
-            return Step::write(self.state.aborted(Outcome::Aborted, "the operator stops; the next one tries again", false));
+            return Step::write(self.state.aborted(Outcome::Aborted, "who led it was told to stop; the next one tries again", false));
         }
         let deadline = self.since.phase + self.settings.prepare_deadline;
         let Some(members) = self.listed() else { return self.overdue(deadline, "no list of the pods") };
@@ -238,7 +252,7 @@ impl Look<'_> {
             return Step::Wait { until: None, why: Some(why) };
         }
         if self.observed.leaving {
-            return Step::write(self.state.aborted(Outcome::Aborted, "the operator stops; the next one tries again", false));
+            return Step::write(self.state.aborted(Outcome::Aborted, "who led it was told to stop; the next one tries again", false));
         }
         self.overdue(deadline, &missing)
     }

@@ -30,7 +30,7 @@ mod model;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
-pub use coordinator::{Listing, Member, Observed, Settings, Sight, Since, Step, step};
+pub use coordinator::{Listing, Member, Observed, Settings, Sight, Since, Step, nobody_drains, step};
 pub use excused::{Container, Pod, counts};
 pub use gate::{Admit, Closed, Gate, Limits, Opening, Source, Verdict};
 pub use reader::{Reader, Reading, Seals, Take, drained};

@@ -2,6 +2,7 @@
 
 use super::SwitchState;
 use crate::member::BackendRequest;
+use crate::runtime_config::RuntimeConfig;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -58,6 +59,20 @@ pub enum Standing {
 }
 
 impl SwitchState {
+    /// What was asked for is none of the document's backends any more, so what the document says rules again: else it would begin whenever
+    /// it is one again.
+    pub fn over(&self, config: &RuntimeConfig) -> Option<Request> {
+        let has = config.backends.iter().any(|backend| *backend.name == *self.asked().backend);
+        let spec = || Request {
+            backend: config.backend.as_str().into(),
+            by: SPEC.into(),
+            at: "".into(),
+            lineage: None,
+            revision: self.revision(),
+        };
+        (!has).then(spec)
+    }
+
     pub fn standing(&self, request: &Request) -> Standing {
         let other = request.lineage.as_ref().is_some_and(|lineage| !self.same_lineage(lineage));
         match request.revision {

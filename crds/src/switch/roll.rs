@@ -120,6 +120,15 @@ impl Roll {
         self.listed.values().filter_map(|listed| listed.object.said.as_deref())
     }
 
+    /// Those that count and take the names of backends for other brokers than these, see [`crate::runtime_config::RuntimeConfig::brokers`].
+    pub fn elsewhere(&self, brokers: &str) -> Vec<Arc<str>> {
+        let other = |listed: &Listed| {
+            let said = listed.object.said.as_ref().and_then(|said| said.brokers.as_deref());
+            listed.counts && said.is_some_and(|said| said != brokers)
+        };
+        self.listed.iter().filter(|(_, listed)| other(listed)).map(|(name, _)| name.clone()).collect()
+    }
+
     pub fn strangers(&self) -> &[Arc<str>] {
         &self.strangers
     }

@@ -101,7 +101,7 @@ async fn an_operator_that_is_told_to_stop_lets_nobody_wait() -> Result<()> {
     place.world.restart_operator().await?;
     let state = place.until_state("it is taken back", |state| state.last().is_some()).await?;
     let last = state.last().context("an attempt")?;
-    assert_eq!((last.message.as_str(), last.failures), ("the operator stops; the next one tries again", 0));
+    assert_eq!((last.message.as_str(), last.failures), ("who led it was told to stop; the next one tries again", 0));
     played[0].change(|pod| pod.settles = true);
     place.until_state("the next one completes it", settled_on("next")).await?;
     Ok(())

@@ -18,6 +18,7 @@ mod validate;
 use crate::build::{self, Blueprint};
 use crate::context::{Context, Error};
 use crate::switch::{Annotations, Wanted};
+use crds::switch::SwitchState;
 use dereference::Read;
 use kube::runtime::controller::Action;
 use status::Finding;
@@ -31,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 const SELDOM: Duration = Duration::from_secs(300);
 /// Why no switch begins while what belongs to the pipeline has not been looked at.
-const NOT_YET: &str = "the operator has just started, and looks first at what belongs to the pipeline";
+const NOT_YET: &str = "what belongs to the pipeline is first made as the document says";
 
 /// Brings one pipeline to what its document says.
 pub async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Action, Error> {
@@ -51,10 +52,8 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
         return Ok(Action::await_change());
     }
     let checked = validate::validate(&read);
-    if read.switches()
-        && let Some(wanted) = wanted(&read, checked.as_ref().ok(), Some(NOT_YET.into()))
-    {
-        context.switches.take_over(wanted).await;
+    if let Some(wanted) = wanted(&read, checked.as_ref().ok(), Some(NOT_YET.into())) {
+        context.switches.announce(wanted, read.switches()).await;
     }
     let (finding, valid) = match checked {
         Err(Refusal::Mistakes(mistakes)) => (Finding::Invalid(mistakes), None),
@@ -86,27 +85,23 @@ async fn steps(context: &Context, namespace: &str, name: &str) -> Result<Action,
 
 /// What moves the pipeline between its backends hears of it. A switch that is under way goes on whatever became of the document since.
 async fn hand_over(context: &Context, read: &Read, finding: &Finding, valid: Option<&Valid>) {
-    match wanted(read, valid, status::obstacle(finding)) {
-        Some(wanted) => context.switches.drive(wanted).await,
-        None if validate::config(read, valid).is_some() => context.switches.forget(&read.namespace, &read.name).await,
-        None => {}
+    let Some(wanted) = wanted(read, valid, status::obstacle(finding)) else { return };
+    // With one backend there is nothing to switch; but what the document asks for is noted once, since it ends all requests of before.
+    let config = &wanted.config;
+    let noted = |mirror: SwitchState| [&mirror.asked().spec, &mirror.asked().backend].iter().all(|asked| ***asked == *config.backend);
+    if config.backends.len() < 2 && read.mirror().is_none_or(noted) {
+        return context.switches.forget(&read.namespace, &read.name).await;
     }
+    context.switches.drive(wanted).await;
 }
 
-/// What the driver of its switch has to know. None: it has nothing to drive.
+/// What the driver of its switch has to know. None: nothing has ever been brought about.
 fn wanted(read: &Read, valid: Option<&Valid>, obstacle: Option<String>) -> Option<Wanted> {
-    let config = validate::config(read, valid)?;
-    let mirror = read.mirror();
-    // With one backend there is nothing to switch; but what the document asks for is noted once, since it ends all requests of before.
-    let noted = mirror.is_none_or(|mirror| *mirror.asked().spec == *config.backend);
-    if config.backends.len() < 2 && noted {
-        return None;
-    }
     Some(Wanted {
         namespace: read.namespace.clone(),
         name: read.name.clone(),
         uid: read.uid.clone(),
-        config,
+        config: validate::config(read, valid)?,
         obstacle,
         annotations: Annotations::of(&read.document),
         mirrored: !read.document["status"]["backend"]["mirror"].is_null(),

@@ -8,7 +8,7 @@ use crds::runtime_config::{CONFIG_FILE, RuntimeConfig};
 use crds::switch::{Phase, SwitchState};
 use crds::{Mistake, OrderPipeline};
 use serde_json::Value as Json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A pipeline without mistakes, and what its pods will read.
 pub struct Valid {
@@ -94,7 +94,7 @@ fn running(applied: &Json, used: &BTreeMap<String, &'static str>) -> Vec<Backend
 /// behind. Addresses may come and go, as long as one of the old ones stays.
 fn other_broker(config: &RuntimeConfig, running: &Backend) -> Option<Mistake> {
     let index = config.backends.iter().position(|backend| backend.name == running.name)?;
-    let (old, new) = (addresses(running), addresses(&config.backends[index]));
+    let (old, new) = (running.addresses(), config.backends[index].addresses());
     if !old.is_disjoint(&new) {
         return None;
     }
@@ -108,15 +108,6 @@ fn other_broker(config: &RuntimeConfig, running: &Backend) -> Option<Mistake> {
         old.join(",")
     );
     Some(Mistake::new(format!("spec.backends[{index}]{kind}"), message))
-}
-
-fn addresses(backend: &Backend) -> BTreeSet<String> {
-    let kafka = backend.kafka.as_ref();
-    let servers = kafka.and_then(|k| k.bootstrap_servers.as_ref()).map(|s| s.as_str()).unwrap_or_default();
-    let strimzi = kafka.and_then(|k| k.strimzi.as_ref()).map(|s| format!("{}/{}", s.namespace.as_deref().unwrap_or_default(), s.name));
-    let hubs = backend.event_hubs.as_ref().map(|hubs| hubs.namespace.clone());
-    let all = servers.split(',').map(str::to_owned).chain(strimzi).chain(hubs);
-    all.map(|address| address.trim().to_ascii_lowercase()).filter(|address| !address.is_empty()).collect()
 }
 
 #[cfg(test)]

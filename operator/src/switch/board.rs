@@ -27,7 +27,7 @@ type Key = (String, String);
 
 enum Command {
     Drive(Box<Wanted>),
-    TakeOver(Box<Wanted>),
+    Announce(Box<Wanted>, bool),
     Forget(Key),
     Leave,
 }
@@ -42,10 +42,10 @@ impl Switches {
         self.send(Command::Drive(Box::new(wanted))).await;
     }
 
-    /// A switch is under way that may have nobody who drives it, and writes may be held: its driver is started before all else, unless
-    /// there is one, which knows better.
-    pub async fn take_over(&self, wanted: Wanted) {
-        self.send(Command::TakeOver(Box::new(wanted))).await;
+    /// What is about to be brought about. Its driver hears at once of other backends: none must be switched to that pods are just losing. And
+    /// where a switch is under way, and nobody drives it, it goes on before all else: writes may be held.
+    pub async fn announce(&self, wanted: Wanted, moves: bool) {
+        self.send(Command::Announce(Box::new(wanted), moves)).await;
     }
 
     /// The pipeline is gone, or has one backend: there is nothing to switch.
@@ -95,7 +95,7 @@ impl Board {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Drive(wanted)) => drivers.drive(*wanted),
-                    Some(Command::TakeOver(wanted)) => drivers.take_over(*wanted),
+                    Some(Command::Announce(wanted, moves)) => drivers.announce(*wanted, moves),
                     Some(Command::Forget(key)) => drop(drivers.running.remove(&key)),
                     Some(Command::Leave) => break,
                     None => bail!("nobody is left who could say what is to be switched"),
@@ -120,10 +120,12 @@ impl Board {
 }
 
 impl Drivers {
-    fn take_over(&mut self, wanted: Wanted) {
-        let driven = self.running.get(&(wanted.namespace.clone(), wanted.name.clone()));
-        if driven.is_none_or(|driver| driver.wanted.borrow().uid != wanted.uid) {
-            self.drive(wanted);
+    fn announce(&mut self, wanted: Wanted, moves: bool) {
+        let driver = self.running.get(&(wanted.namespace.clone(), wanted.name.clone()));
+        match driver.filter(|driver| driver.wanted.borrow().uid == wanted.uid) {
+            Some(driver) if driver.wanted.borrow().config.backends != wanted.config.backends => self.drive(wanted),
+            None if moves => self.drive(wanted),
+            _ => {}
         }
     }
 

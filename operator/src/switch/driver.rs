@@ -7,7 +7,7 @@ use super::state_map::{self, Found, StateMap, Trouble};
 use super::status::View;
 use super::{Wanted, members, told};
 use crate::context::{Context, Error};
-use crds::switch::{Heard, Observed, Outcome, Phase, Roll, Rule, Rules, Settings, Sight, Step, SwitchState, step};
+use crds::switch::{Heard, Observed, Outcome, Phase, Roll, Rule, Rules, Settings, Sight, Step, SwitchState, nobody_drains, step};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType};
 use std::collections::HashMap;
@@ -191,6 +191,10 @@ impl Driver {
             && last.is_none_or(|last| last.as_deref() == known.version())
         {
             return Ok(Some(known));
+        }
+        // Who has just begun to lead knows the newest one from status, which has to be read first: what is older then was put back.
+        if self.newest.is_none() {
+            self.newest = View::read(&self.context, &self.wanted).await?.and_then(|view| view.mirror).and_then(Result::ok);
         }
         match state_map::read(&self.context, &self.wanted).await? {
             Found::State(map) => match &self.newest {
@@ -442,16 +446,32 @@ impl Driver {
         if !self.wanted.has_backend(target) {
             return Some(format!("{target} is asked for, and spec.backends does not have it"));
         }
+        if self.wanted.config.lacks_who_drains() {
+            return Some(nobody_drains(target, &state.newest().backend));
+        }
         let strangers = self.roll.as_ref().map(Roll::strangers).unwrap_or_default();
-        (!strangers.is_empty()).then(|| {
+        if !strangers.is_empty() {
             let names = strangers.join(", ");
-            format!("a switch to {target} waits until the pods are gone that were made when there was one backend only: {names}")
+            return Some(format!(
+                "a switch to {target} waits until the pods are gone that were made when there was one backend only: {names}"
+            ));
+        }
+        let elsewhere = self.elsewhere();
+        (!elsewhere.is_empty()).then(|| {
+            let names = elsewhere.join(", ");
+            format!("a switch to {target} waits until the pods are gone that were made when spec.backends had other addresses: {names}")
         })
+    }
+
+    /// Members that may take the name of the target for another broker.
+    fn elsewhere(&self) -> Vec<Arc<str>> {
+        self.roll.as_ref().map(|roll| roll.elsewhere(&self.wanted.config.brokers())).unwrap_or_default()
     }
 
     fn step(&mut self, state: &SwitchState, asked: &Asked, obstacle: Option<&str>, mirrored: u64, now: Duration) -> Step {
         let listing = self.roll.as_ref().and_then(|roll| roll.listing(state));
-        let listing = listing.map(|listing| listing.of_all(&self.wanted.config.own_topics()));
+        let elsewhere = self.elsewhere();
+        let listing = listing.map(|listing| listing.of_all(&self.wanted.config.own_topics()).unanswered_by(&elsewhere));
         let settings = Settings::of(&self.wanted.config.switching);
         let observed = Observed {
             spec: &self.wanted.config.backend,
@@ -497,6 +517,9 @@ impl Driver {
     }
 
     async fn show(&self, view: &mut View, state: &SwitchState, why: Option<&str>, ignored: &[String]) -> Result<bool, Error> {
+        if view.mirrored(state) > state.revision() {
+            return Ok(false); // overtaken: status knows better
+        }
         let completed = !state.drains() && state.last().is_some_and(|last| last.outcome == Outcome::Completed);
         let opened = self.opened.filter(|(epoch, _)| completed && *epoch == state.newest().epoch);
         // Once it is known how long it took, that stays.

@@ -86,10 +86,9 @@ async fn ask(call: Call) -> Result<Answer, Problem> {
             let message = format!("{} rules, which {} has asked for meanwhile: see GET /admin/backend-mode", rules.backend, rules.by);
             Err(Problem::new(StatusCode::CONFLICT, "another_request_rules", message))
         }
-        Err(_) => Err(Problem::unknown_outcome(
-            "the request is not taken up yet: it is when the operator is there; see GET /admin/backend-mode",
-            5,
-        )),
+        Err(_) => {
+            Err(Problem::unknown_outcome("the request is not taken up yet, and is as soon as it can be: see GET /admin/backend-mode", 5))
+        }
     }
 }
 

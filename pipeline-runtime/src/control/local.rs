@@ -70,18 +70,19 @@ impl Kept {
 
     /// With one backend nobody moves this process; but what its document asks for ends all requests of before.
     fn noted(&self, mut state: SwitchState, config: &RuntimeConfig) -> anyhow::Result<SwitchState> {
-        let observed = Observed {
-            spec: &config.backend,
-            requests: &[],
-            obstacle: Some("there is one backend"),
-            listing: None,
-            mirrored: u64::MAX, // the file is all there is
-            abandon: None,
-            leaving: false,
-        };
-        let since = Sight::default().of(&state, Duration::ZERO);
         // What was being prepared is taken back, and then what rules from now on is noted.
         for _ in 0..2 {
+            let requests: Vec<Request> = state.over(config).into_iter().collect();
+            let observed = Observed {
+                spec: &config.backend,
+                requests: &requests,
+                obstacle: Some("there is one backend"),
+                listing: None,
+                mirrored: state.revision(), // the file is all there is
+                abandon: None,
+                leaving: false,
+            };
+            let since = Sight::default().of(&state, Duration::ZERO);
             if let Step::Write(next) = switch::step(&Settings::of(&config.switching), &state, &observed, since, Duration::ZERO) {
                 self.write(&next)?;
                 state = next;
@@ -190,7 +191,9 @@ impl Local {
 
     fn step(&self, state: &Arc<SwitchState>, sight: &mut Sight, now: Duration, leaving: bool) -> Step {
         let config = self.config.load();
-        let requests: Vec<Request> = self.requests.borrow().clone().into_iter().map(Request::from).collect();
+        let requests: Vec<Request> = self.requests.borrow().clone().into_iter().map(Request::from).chain(state.over(&config)).collect();
+        let target = &state.asked().backend;
+        let obstacle = config.lacks_who_drains().then(|| switch::nobody_drains(target, &state.newest().backend));
         let settings = Settings::of(&config.switching);
         let me = Member {
             name: "this process".into(),
@@ -202,7 +205,7 @@ impl Local {
         let observed = Observed {
             spec: &config.backend,
             requests: &requests,
-            obstacle: None,
+            obstacle: obstacle.as_deref(),
             listing: Some(&listing),
             // The file is all there is.
             mirrored: state.revision(),

@@ -67,7 +67,17 @@ impl MemberSeen {
 fn said(i: usize, member: &MemberSeen) -> Arc<PipelineMemberSpec> {
     let pod = MemberPod { name: (*name(i)).into(), uid: "u".into(), container_started_at: started(member.container) };
     let (pipeline, role, answer) = ("".into(), Role::Api, member.answer());
-    Arc::new(PipelineMemberSpec { pipeline, role, pod, answer, connected: vec![], reports: None, request: None, paused: None })
+    Arc::new(PipelineMemberSpec {
+        pipeline,
+        role,
+        pod,
+        answer,
+        brokers: None,
+        connected: vec![],
+        reports: None,
+        request: None,
+        paused: None,
+    })
 }
 
 /// A publish on its way. `live`: its pod still waits for the answer. `appended`: the broker has it, the answer is under way.

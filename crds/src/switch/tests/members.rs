@@ -7,6 +7,7 @@ fn written(name: &str, version: u64, answer: Option<Answer>) -> Written {
         pipeline: "shop".into(),
         role: Role::Api,
         pod,
+        brokers: None,
         connected: vec![],
         answer,
         reports: None,

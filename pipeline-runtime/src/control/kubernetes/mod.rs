@@ -63,6 +63,7 @@ pub async fn join(pod: Pod, config: &RuntimeConfig, role: Role) -> Member {
         pipeline,
         role,
         pod: pod.clone(),
+        brokers: Some(config.brokers()),
         connected: Vec::new(),
         answer: None,
         reports: None,
