@@ -47,16 +47,9 @@ pub(super) fn check(settings: &KafkaSettings, uses: &Uses, within: Duration) -> 
     Err(BrokerError::NotAllowed { backend: settings.name.clone(), user: settings.user(), rights: rights.join(", ") })
 }
 
-fn write(topic: &str) -> String {
-    format!("WRITE on topic {topic}")
-}
 fn read(topic: &str) -> String {
     format!("READ on topic {topic}")
 }
-fn join(group: &str) -> String {
-    format!("READ on group {group}")
-}
-
 /// What is missing to write these messages.
 fn writing(settings: &KafkaSettings, messages: &[Outgoing], until: Instant) -> Result<Rights, BrokerError> {
     if messages.is_empty() {
@@ -79,39 +72,63 @@ fn writing(settings: &KafkaSettings, messages: &[Outgoing], until: Instant) -> R
     while sender.in_flight_count() > 0 && Instant::now() < until {
         sender.poll(LOOK);
     }
-    Ok(sender.context().take().missing)
+    Ok(std::mem::take(&mut *sender.context().missing()))
 }
 
 /// What is missing to read these topics as a member of the group, and to commit there. One that does not answer could not be joined.
 fn in_group(settings: &KafkaSettings, group: &str, topics: &[String], until: Instant) -> Result<Rights, BrokerError> {
     let mut config = settings.client();
     config.set("group.id", group).set("enable.auto.commit", "false").set("retry.backoff.ms", "10");
-    // It joins nothing: so long its end waits for a coordinator that was not found.
-    config.set("session.timeout.ms", "500").set("heartbeat.interval.ms", "100");
+    // It joins nothing. So long a commit, and the end of the client, wait for a coordinator that is not found, or does not answer.
+    config.set("session.timeout.ms", "500").set("heartbeat.interval.ms", "100").set("socket.timeout.ms", "1000");
     let client: BaseConsumer<Asking> =
         config.create_with_context(Asking::on(settings)).map_err(|why| error(&settings.name, "setting up a client", &why))?;
-    let mut commits = TopicPartitionList::with_capacity(topics.len());
+    let mut missing = Rights::new();
     for topic in topics {
-        let added = commits.add_partition_offset(topic, PARTITION_OF_NOBODY, Offset::Offset(0));
-        added.map_err(|why| error(&settings.name, "asking for rights", &why))?;
-    }
-    let doing = format!("asking whether group {group} can be joined");
-    client.commit(&commits, CommitMode::Async).map_err(|why| error(&settings.name, &doing, &why))?;
-    while Instant::now() < until {
-        // Who may not even know of the group does not find its coordinator, and has no answer from there.
-        let unknown = matches!(client.poll(LOOK), Some(Err(why)) if is(&why, RDKafkaErrorCode::GroupAuthorizationFailed));
-        match client.context().take() {
-            Answer { group: true, .. } => {}
-            _ if unknown => {}
-            Answer { given: false, .. } => continue,
-            Answer { unreached: Some(why), .. } => return Err(error(&settings.name, &doing, &why)),
-            Answer { missing, .. } => return Ok(missing),
+        match can_commit(&client, topic, until) {
+            Ok(Commits::Yes) => {}
+            Ok(Commits::NotOfTopic) => _ = missing.insert(read(topic)),
+            Ok(Commits::NotInGroup) => {
+                missing.insert(format!("READ on group {group}"));
+                missing.append(&mut reading(settings, topics, until)?);
+                break;
+            }
+            Err(why) => return Err(error(&settings.name, &format!("asking whether group {group} can be joined"), &why)),
         }
-        let mut missing = reading(settings, topics, until)?;
-        missing.insert(join(group));
-        return Ok(missing);
     }
-    Err(BrokerError::Unreachable { backend: settings.name.clone(), reason: format!("{doing}: no answer") })
+    Ok(missing)
+}
+
+enum Commits {
+    Yes,
+    NotOfTopic,
+    NotInGroup,
+}
+
+fn can_commit(client: &BaseConsumer<Asking>, topic: &str, until: Instant) -> KafkaResult<Commits> {
+    use RDKafkaErrorCode::{GroupAuthorizationFailed, TopicAuthorizationFailed};
+    let mut nowhere = TopicPartitionList::new();
+    nowhere.add_partition_offset(topic, PARTITION_OF_NOBODY, Offset::Offset(0))?;
+    loop {
+        let Err(why) = client.commit(&nowhere, CommitMode::Sync) else { return Ok(Commits::Yes) };
+        match why.rdkafka_error_code() {
+            Some(GroupAuthorizationFailed) => return Ok(Commits::NotInGroup),
+            Some(TopicAuthorizationFailed) => return Ok(Commits::NotOfTopic),
+            _ if !matches!(error("", "", &why), BrokerError::Unreachable { .. }) => return Ok(Commits::Yes),
+            _ => {}
+        }
+        // Who may not even know of the group does not find who would answer.
+        while let Some(heard) = client.poll(Duration::ZERO) {
+            if heard.is_err_and(|why| is(&why, GroupAuthorizationFailed)) {
+                return Ok(Commits::NotInGroup);
+            }
+        }
+        // The place for commits is made when a cluster is first asked for it, which takes a moment.
+        if Instant::now() >= until {
+            return Err(why);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// What is missing to read these topics. Each is asked for what comes next in its first partition, which nobody waits for.
@@ -124,66 +141,61 @@ fn reading(settings: &KafkaSettings, topics: &[String], until: Instant) -> Resul
         config.create_with_context(Asking::on(settings)).map_err(|why| error(&settings.name, "setting up a client", &why))?;
     let mut missing = Rights::new();
     for topic in topics {
-        let doing = format!("asking whether topic {topic} can be read");
-        let mut one = TopicPartitionList::new();
-        let added = one.add_partition_offset(topic, 0, Offset::End).and_then(|()| client.assign(&one));
-        added.map_err(|why| error(&settings.name, &doing, &why))?;
-        loop {
-            match client.poll(LOOK) {
-                // A message that came just now, or that there is none.
-                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => break,
-                Some(Err(why)) if is(&why, RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                    missing.insert(read(topic));
-                    break;
-                }
-                _ if Instant::now() >= until => {
-                    return Err(BrokerError::Unreachable { backend: settings.name.clone(), reason: format!("{doing}: no answer") });
-                }
-                _ => {}
-            }
+        if !can_read(&client, topic, until)
+            .map_err(|why| error(&settings.name, &format!("asking whether topic {topic} can be read"), &why))?
+        {
+            missing.insert(read(topic));
         }
     }
     Ok(missing)
+}
+
+fn can_read(client: &BaseConsumer<Asking>, topic: &str, until: Instant) -> KafkaResult<bool> {
+    // Of a topic that may not be seen nothing more is heard.
+    let metadata = client.fetch_metadata(Some(topic), until.saturating_duration_since(Instant::now()))?;
+    match metadata.topics().iter().find(|found| found.name() == topic).and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => return Ok(false),
+        Some(why) => return Err(KafkaError::MetadataFetch(why)),
+        None => {}
+    }
+    let mut first = TopicPartitionList::new();
+    first.add_partition_offset(topic, 0, Offset::End)?;
+    client.assign(&first)?;
+    loop {
+        match client.poll(LOOK) {
+            // A message that came just now, or that there is none.
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+            Some(Err(why)) if is(&why, RDKafkaErrorCode::TopicAuthorizationFailed) => return Ok(false),
+            _ if Instant::now() >= until => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
+            _ => {}
+        }
+    }
 }
 
 fn is(why: &KafkaError, code: RDKafkaErrorCode) -> bool {
     why.rdkafka_error_code() == Some(code)
 }
 
-/// What was heard so far.
 #[derive(Default)]
 struct Asking {
     backend: String,
-    answer: Mutex<Answer>,
-}
-
-#[derive(Default)]
-struct Answer {
-    missing: Rights,
-    /// To the commit.
-    given: bool,
-    /// The group itself is not allowed.
-    group: bool,
-    unreached: Option<KafkaError>,
+    /// To write what was sent.
+    missing: Mutex<Rights>,
 }
 
 impl Asking {
     fn on(settings: &KafkaSettings) -> Asking {
-        Asking { backend: settings.name.clone(), answer: Mutex::default() }
+        Asking { backend: settings.name.clone(), ..Asking::default() }
     }
 
-    fn answer(&self) -> MutexGuard<'_, Answer> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Answer {
-        std::mem::take(&mut *self.answer())
+    fn missing(&self) -> MutexGuard<'_, Rights> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of a message.
     fn told(&self, topic: &str, why: &KafkaError) {
         if is(why, RDKafkaErrorCode::TopicAuthorizationFailed) {
-            self.answer().missing.insert(write(topic));
+            self.missing().insert(format!("WRITE on topic {topic}"));
         }
     }
 }
@@ -207,18 +219,4 @@ impl ProducerContext for Asking {
     }
 }
 
-impl ConsumerContext for Asking {
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let mut answer = self.answer();
-        answer.given = true;
-        for at in offsets.elements() {
-            if at.error().is_err_and(|why| is(&why, RDKafkaErrorCode::TopicAuthorizationFailed)) {
-                answer.missing.insert(read(at.topic()));
-            }
-        }
-        if let Err(why) = result {
-            answer.group = is(&why, RDKafkaErrorCode::GroupAuthorizationFailed);
-            answer.unreached = matches!(error(&self.backend, "", &why), BrokerError::Unreachable { .. }).then_some(why);
-        }
-    }
-}
+impl ConsumerContext for Asking {}
