@@ -238,7 +238,7 @@ spec:
         let topics = "orders prices news orders-dlq prices-dlq";
         assert_eq!(needed(DOCUMENT, Role::Worker), three(topics, writes, "orders prices in shop"));
         let reads = "orders prices in shop, news-dlq orders-dlq prices-dlq spare-dlq in shop-dlq";
-        let topics = "orders prices news news-dlq orders-dlq prices-dlq spare-dlq";
+        let topics = "orders prices news orders-dlq prices-dlq news-dlq spare-dlq";
         assert_eq!(needed(&postgres, Role::Worker), three(topics, writes, reads), "dead letters are kept for review");
     }
 }

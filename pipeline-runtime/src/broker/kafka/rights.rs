@@ -50,6 +50,7 @@ pub(super) fn check(settings: &KafkaSettings, uses: &Uses, within: Duration) -> 
 fn read(topic: &str) -> String {
     format!("READ on topic {topic}")
 }
+
 /// What is missing to write these messages.
 fn writing(settings: &KafkaSettings, messages: &[Outgoing], until: Instant) -> Result<Rights, BrokerError> {
     if messages.is_empty() {
