@@ -1,6 +1,7 @@
 //! What the operator writes and the runtime reads: a checked pipeline in which every default is filled in.
 
 use crate::pipeline::*;
+use crate::role::Role;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -274,11 +275,25 @@ impl RuntimeConfig {
     }
     /// Whether this pipeline itself writes events to a topic: over its API, by its generator, or as what follows from others.
     pub fn writes_to(&self, topic: &str) -> bool {
-        let api = self.api.iter().flat_map(|api| [Some(&api.creates), api.updates.as_ref()]).flatten();
-        let mut written = api.chain(self.generator.iter().map(|generator| &generator.publishes));
-        let first = |name: &String| self.event(name).and_then(|event| event.topics.first());
-        written.any(|name| first(name).is_some_and(|first| first == topic))
-            || self.events.iter().flat_map(|event| &event.emit).any(|emit| *emit.topic == *topic)
+        Role::ALL.iter().any(|role| self.topics_of_events_written(*role).contains(topic))
+    }
+    fn topics_of_events_written(&self, role: Role) -> BTreeSet<&str> {
+        let first = |name: &String| self.event(name).and_then(|event| event.topics.first()).map(String::as_str);
+        match role {
+            Role::Api => self.api.iter().flat_map(|api| [Some(&api.creates), api.updates.as_ref()]).flatten().filter_map(first).collect(),
+            Role::Generator => self.generator.iter().filter_map(|generator| first(&generator.publishes)).collect(),
+            Role::Worker => self.events.iter().flat_map(|event| &event.emit).map(|emit| &*emit.topic).collect(),
+        }
+    }
+    /// Those that a process of this role writes to: events, and of a worker also dead letters and seals.
+    pub fn topics_written(&self, role: Role) -> BTreeSet<&str> {
+        let mut written = self.topics_of_events_written(role);
+        if role == Role::Worker {
+            let own = |topic: &&TopicConfig| topic.producers == Producers::Pipeline;
+            written.extend(self.topics_read().filter_map(|topic| topic.dead_letter.as_deref()));
+            written.extend(self.topics_read().filter(own).map(|topic| topic.name.as_str()));
+        }
+        written
     }
     /// The ConfigMaps that Avro schemas are in.
     pub fn schemas(&self) -> impl Iterator<Item = &ConfigMapKeyRef> {

@@ -8,6 +8,7 @@ mod kafka;
 mod postgres;
 mod process;
 mod registry;
+mod rights;
 
 pub use collector::Collector;
 pub use control_plane::{Binder, ControlPlane, Write, client_of, lead_through};
@@ -15,6 +16,7 @@ pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;
 pub use process::{Process, Room};
 pub use registry::Registry;
+pub use rights::{On, Right};
 
 use anyhow::{Context, Result, bail};
 use rand::Rng;

@@ -1,15 +1,15 @@
 //! The runtime's Kafka backend on real Kafka.
 
 use async_trait::async_trait;
-use e2e::bed::{self, eventually};
+use e2e::bed::{self, On, Right, eventually};
 use e2e::proxy::Way;
 use pipeline_runtime::broker::conformance::{self, Cluster};
 use pipeline_runtime::broker::kafka::{Auth, Kafka, KafkaSettings, Publishing, Tls};
 use pipeline_runtime::broker::{
     Broker, BrokerError, Commit, Completion, Consumer, ConsumerMode, ConsumerOptions, Happening, Outgoing, Position, PublishError,
-    PublishResult, Target, TopicWish,
+    PublishResult, Reads, Target, TopicWish, Uses,
 };
-use pipeline_runtime::control::usable;
+use pipeline_runtime::control::{Needs, usable};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,6 +56,16 @@ async fn read(consumer: &dyn Consumer, count: usize) -> Vec<String> {
     };
     tokio::time::timeout(SOON, reading).await.expect("the messages come");
     seen
+}
+
+fn wish(name: &str, partitions: u32) -> TopicWish {
+    TopicWish { name: name.into(), partitions, replicas: None, retention: Duration::from_secs(3600), max_message_bytes: 1 << 20 }
+}
+
+/// As the user that may do nothing, unless it is allowed.
+fn guest(kafka: &bed::Kafka) -> Kafka {
+    let guest = Auth::Plain { username: "guest".into(), password: "guest-secret".into() };
+    Kafka::new(KafkaSettings { auth: Some(guest), ..settings(kafka.sasl()) }).unwrap()
 }
 
 /// A client for each call, as each pod has its own.
@@ -113,10 +123,84 @@ async fn every_login_publishes_and_reads_and_a_wrong_one_is_told_apart_from_an_o
 async fn a_user_without_rights_is_refused_for_good() {
     let kafka = bed::Kafka::start(1).await.unwrap();
     kafka.create_topic("letters", 1).await.unwrap();
-    let guest = Auth::Plain { username: "guest".into(), password: "guest-secret".into() };
-    let broker = Kafka::new(KafkaSettings { auth: Some(guest), ..settings(kafka.sasl()) }).unwrap();
-    let result = publish(&broker, "x").await;
-    assert!(matches!(result, Err(PublishError::Refused { retriable: false, .. })), "{result:?}");
+    let broker = guest(&kafka);
+    match publish(&broker, "x").await {
+        Err(PublishError::Refused { reason, retriable: false }) => {
+            assert!(reason.ends_with("grant its user WRITE on topic letters"), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    }
+    let trouble = async |mode| {
+        let consumer = reader(&broker, mode).await;
+        let told = until(&*consumer, |happening| match happening {
+            Happening::Trouble(error) => Some(error.to_string()),
+            _ => None,
+        });
+        let told = told.await;
+        consumer.close().await;
+        told
+    };
+    let told = trouble(ConsumerMode::Group("shop".into())).await;
+    assert!(told.starts_with("events refuses: reading needs the right READ on group shop: "), "{told}");
+    kafka.allow("guest", Right::Describe(On::Topic("letters"))).await.unwrap();
+    eventually("the topic can be seen", SOON, || async { Ok(broker.ends("letters").await?) }).await.unwrap();
+    let told = trouble(ConsumerMode::All).await;
+    assert!(told.starts_with("events refuses: reading needs the right READ on each of the topics letters: "), "{told}");
+}
+
+/// A user that may look at everything and do nothing: each right that is missing is named before an order waits, and nothing is left of the
+/// asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_may_not_do_is_named_before_anything_is_led_there() {
+    let kafka = bed::Kafka::start(1).await.unwrap();
+    kafka.create_topic("letters", 2).await.unwrap();
+    kafka.create_topic("news", 1).await.unwrap();
+    let (letters, news, shop) = (On::Topic("letters"), On::Topic("news"), On::Group("shop"));
+    let broker = guest(&kafka);
+    let needs = |writes: &[&str], reads: &[(ConsumerMode, &[&str])]| {
+        let trial = |topic: &&str| Outgoing { topic: (*topic).into(), target: Target::Partition(0), ..letter("never".into()) };
+        let read = |(mode, topics): &(ConsumerMode, &[&str])| Reads {
+            mode: mode.clone(),
+            topics: topics.iter().map(|topic| topic.to_string()).collect(),
+        };
+        let uses = Uses { writes: writes.iter().map(trial).collect(), reads: reads.iter().map(read).collect() };
+        Needs { topics: vec![wish("letters", 2), wish("news", 1)], uses }
+    };
+    let told = async |needs: &Needs, wanted: Result<(), &str>| {
+        let wanted = wanted.map_err(|rights| format!("events does not allow user guest all that it has to do there: grant it {rights}"));
+        let asking = || async {
+            let asked = Instant::now();
+            let told = usable(&broker, needs).await;
+            println!("{:?}: {told:?}", asked.elapsed());
+            anyhow::ensure!(told == wanted, "{told:?} is not {wanted:?}");
+            Ok(())
+        };
+        eventually("it is told what is missing", SOON, asking).await.unwrap();
+    };
+    let worker = needs(&["letters", "news"], &[(ConsumerMode::Group("shop".into()), &["letters"])]);
+    let everything = "READ on group shop, READ on topic letters, WRITE on topic letters, WRITE on topic news";
+    told(&worker, Err(everything)).await;
+    for right in [Right::Describe(letters), Right::Describe(news), Right::Describe(shop)] {
+        kafka.allow("guest", right).await.unwrap();
+    }
+    eventually("topics can be seen", SOON, || async { Ok((broker.ends("letters").await?, broker.ends("news").await?)) }).await.unwrap();
+    told(&worker, Err(everything)).await;
+    told(&needs(&["letters"], &[]), Err("WRITE on topic letters")).await;
+    kafka.allow("guest", Right::Write(letters)).await.unwrap();
+    told(&needs(&["letters"], &[]), Ok(())).await;
+    kafka.allow("guest", Right::Read(shop)).await.unwrap();
+    told(&worker, Err("READ on topic letters, WRITE on topic news")).await;
+    kafka.allow("guest", Right::Read(letters)).await.unwrap();
+    told(&worker, Err("WRITE on topic news")).await;
+    kafka.allow("guest", Right::Write(news)).await.unwrap();
+    told(&worker, Ok(())).await;
+    let view = needs(&[], &[(ConsumerMode::All, &["letters", "news"])]);
+    told(&view, Err("READ on topic news")).await;
+    kafka.allow("guest", Right::Read(news)).await.unwrap();
+    told(&view, Ok(())).await;
+
+    assert_eq!((kafka.messages("letters").await.unwrap().len(), kafka.messages("news").await.unwrap().len()), (0, 0));
+    assert_eq!(broker.committed("shop", &["letters".into()]).await.unwrap(), []);
 }
 
 /// The first message to a cluster takes as long as the next one, and whoever leads a partition without being in reach is named before.
@@ -128,14 +212,7 @@ async fn a_cluster_is_warmed_up_before_the_first_message() {
     let broker = Kafka::new(settings(kafka.proxied())).unwrap();
     // The cluster itself is warm by then, by another client.
     publish(&Kafka::new(settings(kafka.bootstrap())).unwrap(), "before").await.unwrap();
-    let wish = TopicWish {
-        name: "letters".into(),
-        partitions: 3,
-        replicas: None,
-        retention: Duration::from_secs(3600),
-        max_message_bytes: 1 << 20,
-    };
-    usable(&broker, &[wish]).await.unwrap();
+    usable(&broker, &Needs { topics: vec![wish("letters", 3)], ..Needs::default() }).await.unwrap();
     proxy.set(Way::Slow(Duration::from_millis(500)));
     let timed = async |payload| {
         let asked = Instant::now();

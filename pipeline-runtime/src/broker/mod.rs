@@ -127,6 +127,8 @@ pub enum BrokerError {
     Unreachable { backend: String, reason: String },
     #[error("{backend} refuses: {reason}")]
     Refused { backend: String, reason: String },
+    #[error("{backend} does not allow {user} all that it has to do there: grant it {rights}")]
+    NotAllowed { backend: String, user: String, rights: String },
     #[error("topic {topic} does not exist on {backend}: create it with {partitions} partitions, or let its operator do it")]
     NoTopic { backend: String, topic: String, partitions: u32 },
     #[error("this consumer no longer owns {partition:?}: another one reads it")]
@@ -178,6 +180,21 @@ pub enum ConsumerMode {
     Group(String),
     /// Reads every partition from its start, commits nothing, is no member of anything.
     All,
+}
+
+/// What a process does on a broker, and so has to be allowed there.
+#[derive(Clone, Debug, Default)]
+pub struct Uses {
+    /// A message to ask with, for each topic that it writes to. None is kept; of a broker that has no such question, and keeps it all the
+    /// same, nobody must take it for more than nothing.
+    pub writes: Vec<Outgoing>,
+    pub reads: Vec<Reads>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Reads {
+    pub mode: ConsumerMode,
+    pub topics: Vec<String>,
 }
 
 /// So long every backend waits, at the least, for what is revoked to be released. Who takes longer has lost it, and its commit too.
@@ -234,6 +251,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// The offset behind the last message of each partition.
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError>;
+
+    /// Whether all of this is allowed to us. What is not is named, right by right; what the broker does not let us find out is no error.
+    /// Asking leaves nothing behind and disturbs no one: no message, no commit, no member of a group.
+    async fn allows(&self, _uses: &Uses, _within: Duration) -> Result<(), BrokerError> {
+        Ok(())
+    }
 
     /// Makes ready all that the first message to these topics would otherwise wait for. What keeps messages from getting through for so
     /// long is the error: a broker that leads a partition and cannot be reached, for one.

@@ -1,5 +1,4 @@
-use super::prepare::usable;
-use crate::broker::TopicWish;
+use super::prepare::{Needs, usable};
 use crate::publish::Publisher;
 use crds::switch::{SwitchState, Verdict};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ const PURGE_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a process does at its gate, wherever the state comes from: it prepares the target of a switch, and gives up what is still on its
 /// way when the others have waited long enough. Runs until dropped; `changed` is told whenever there may be another answer.
-pub async fn keep(publisher: Publisher, wishes: Vec<TopicWish>, changed: Arc<Notify>) {
+pub async fn keep(publisher: Publisher, needs: Needs, changed: Arc<Notify>) {
     let gate = publisher.gate().clone();
     let mut preparing = JoinSet::new();
     let mut asked = None;
@@ -24,7 +23,7 @@ pub async fn keep(publisher: Publisher, wishes: Vec<TopicWish>, changed: Arc<Not
             if asked.as_ref() != Some(&of) {
                 // What was begun for an earlier one is of no use any more.
                 preparing.abort_all();
-                preparing.spawn(prepare(publisher.clone(), wishes.clone(), by, target));
+                preparing.spawn(prepare(publisher.clone(), needs.clone(), by, target));
                 asked = Some(of);
             }
         }
@@ -47,8 +46,8 @@ pub async fn keep(publisher: Publisher, wishes: Vec<TopicWish>, changed: Arc<Not
     }
 }
 
-async fn prepare(publisher: Publisher, wishes: Vec<TopicWish>, by: Arc<SwitchState>, target: Arc<str>) -> (Arc<SwitchState>, Verdict) {
-    let usable = async { usable(&*publisher.brokers().get(&target)?, &wishes).await };
+async fn prepare(publisher: Publisher, needs: Needs, by: Arc<SwitchState>, target: Arc<str>) -> (Arc<SwitchState>, Verdict) {
+    let usable = async { usable(&*publisher.brokers().get(&target)?, &needs).await };
     let verdict = usable.await.map_or_else(Verdict::Refused, |()| Verdict::Ready);
     match &verdict {
         Verdict::Ready => tracing::info!(backend = &*target, "the backend can be used"),

@@ -1,8 +1,7 @@
 //! A switch within one process: coordinator and pod in one, for `up`. The state lies in a file.
 
-use super::Switching;
 use super::keeper::keep;
-use crate::broker::TopicWish;
+use super::{Needs, Switching};
 use crate::publish::{Gate, Publisher};
 use crate::sqlite::{OpenError, lock};
 use anyhow::Context;
@@ -138,7 +137,7 @@ pub struct Local {
     pub kept: Kept,
     pub publisher: Publisher,
     pub switching: Arc<Switching>,
-    pub wishes: Vec<TopicWish>,
+    pub needs: Needs,
     /// What is asked for over the API.
     pub requests: watch::Sender<Option<BackendRequest>>,
 }
@@ -150,7 +149,7 @@ impl Local {
         let mut sight = Sight::default();
         let changed = Arc::new(Notify::new());
         let mut keeping = JoinSet::new();
-        keeping.spawn(keep(self.publisher.clone(), self.wishes.clone(), changed.clone()));
+        keeping.spawn(keep(self.publisher.clone(), self.needs.clone(), changed.clone()));
         let mut requested = self.requests.subscribe();
         let mut waiting = Waiting::default();
         loop {

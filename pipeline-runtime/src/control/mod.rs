@@ -17,6 +17,6 @@ mod switching;
 #[cfg(test)]
 pub use keeper::keep;
 pub use local::{Kept, Local, gate as local_gate, names_all};
-pub use prepare::usable;
+pub use prepare::{Needs, usable};
 pub use requests::Requests;
 pub use switching::Switching;

@@ -15,5 +15,5 @@ pub use brokers::Brokers;
 pub use counted::Counted;
 pub use gate::{Gate, NotNow, Pass};
 pub use publisher::{For, Publisher};
-pub use seal::{Unsealed, seal};
+pub use seal::{Unsealed, of_nobody, seal};
 pub use states::States;

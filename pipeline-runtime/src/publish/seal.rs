@@ -39,6 +39,13 @@ pub async fn seal(broker: &dyn Broker, stamp: Stamp<'_>, partitions: &[Partition
     if left.is_empty() { Ok(()) } else { Err(Unsealed { left, reason }) }
 }
 
+/// A message to ask with whether a topic may be written to. No broker is to keep it; should one do so, it is the seal of nobody's epoch, and
+/// every reader passes over it.
+pub fn of_nobody(topic: &str) -> Outgoing {
+    let headers = vec![Header { name: attribute::STAMP.into(), value: bytes::Bytes::from_static(b"nobody") }];
+    Outgoing { topic: topic.into(), target: Target::Partition(0), key: None, headers, payload: None }
+}
+
 type Answer = tokio::sync::oneshot::Receiver<crate::broker::PublishResult>;
 
 fn publish(broker: &dyn Broker, stamp: &bytes::Bytes, partition: &Partition) -> Answer {

@@ -1,6 +1,6 @@
 //! What a pod writes to, and how it takes part in the switch between several backends.
 
-use super::parts::{Beside, Live, wishes};
+use super::parts::{Beside, Live, needs};
 use crate::control::kubernetes::{self, Member};
 use crate::control::{Requests, Switching};
 use crate::publish::{Brokers, Gate, Publisher};
@@ -59,9 +59,9 @@ impl Membership {
         let publisher = Publisher::among(brokers, broker, gate);
         let switching = Switching::new(states, Rules::in_force());
         let member = Arc::new(member);
-        let (running, wishes) = (member.clone(), wishes(&config.topics));
+        let (running, needs) = (member.clone(), needs(config, &[role]));
         let (told, obeyed) = (publisher.clone(), switching.clone());
-        let task = beside.spawn(async move { running.run(told, obeyed, wishes).await });
+        let task = beside.spawn(async move { running.run(told, obeyed, needs).await });
         tracing::info!(backend = &*writing, "this pod takes part in switches between {} backends", config.backends.len());
         Ok(Membership { publisher, switching: Some(switching), member: Some((member, task)) })
     }

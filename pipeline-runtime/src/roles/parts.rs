@@ -2,18 +2,23 @@
 
 use super::credentials;
 use crate::api::{self, keys};
-use crate::broker::{Broker, BrokerError, TopicWish};
+use crate::broker::{Broker, BrokerError, ConsumerMode, Reads, TopicWish, Uses};
 use crate::codec::Codecs;
 use crate::codec::avro::registry::{Confluent, Registry};
 use crate::config::{Secrets, Source, Uptake};
 use crate::contract::Contract;
+use crate::control::Needs;
 use crate::pii::{self, Keyring, Keys};
+use crate::publish::of_nobody;
 use crate::telemetry;
+use crate::worker::review_group;
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use crds::Role;
 use crds::pipeline::SecretRef;
 use crds::role::{Opened, differences};
-use crds::runtime_config::{RuntimeConfig, TopicConfig};
+use crds::runtime_config::{RuntimeConfig, StoreConfig, TopicConfig};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +144,35 @@ pub fn wishes(topics: &[TopicConfig]) -> Vec<TopicWish> {
     topics.iter().map(wish).collect()
 }
 
+/// What a process of these roles needs of a broker, and no more: pods of another role may be others there, with rights of their own.
+pub fn needs(config: &RuntimeConfig, roles: &[Role]) -> Needs {
+    let written: BTreeSet<&str> = roles.iter().flat_map(|role| config.topics_written(*role)).collect();
+    let reads: Vec<Reads> = roles.iter().flat_map(|role| reads(config, *role)).collect();
+    let used = |topic: &TopicWish| written.contains(&*topic.name) || reads.iter().any(|reads| reads.topics.contains(&topic.name));
+    let topics = wishes(&config.topics).into_iter().filter(used).collect();
+    Needs { topics, uses: Uses { writes: written.into_iter().map(of_nobody).collect(), reads } }
+}
+
+/// What a person asks of the API's administrator now and then is not part of it: that may fail, and says why.
+fn reads(config: &RuntimeConfig, role: Role) -> Vec<Reads> {
+    let topics: Vec<String> = config.topics_read().map(|topic| topic.name.clone()).collect();
+    let mut reads = Vec::new();
+    match (role, &config.worker, &config.store) {
+        (Role::Worker, Some(worker), store) => {
+            reads.push(Reads { mode: ConsumerMode::Group(worker.group.clone()), topics });
+            if matches!(store, StoreConfig::Postgres { .. }) {
+                let topics = config.dead_letter_topics().into_iter().map(str::to_owned).collect();
+                reads.push(Reads { mode: ConsumerMode::Group(review_group(&worker.group)), topics });
+            }
+        }
+        // A view of the orders.
+        (Role::Api, _, StoreConfig::Memory { .. }) => reads.push(Reads { mode: ConsumerMode::All, topics }),
+        _ => {}
+    }
+    reads.retain(|reads| !reads.topics.is_empty());
+    reads
+}
+
 /// Creates the topics that are missing, as soon as the broker lets us. Where it never does, an operator or a person has to.
 pub async fn make_topics(broker: Arc<dyn Broker>, wishes: Vec<TopicWish>) {
     let mut pause = Duration::from_secs(1);
@@ -150,5 +184,61 @@ pub async fn make_topics(broker: Arc<dyn Broker>, wishes: Vec<TopicWish>) {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(60));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: kafka, kafka: {bootstrapServers: 'kafka:9092'}}]
+  topics: [{name: orders}, {name: prices, producers: External}, {name: news}, {name: spare}]
+  events:
+  - {name: OrderCreated, topics: [orders], key: data.orderId, emit: [{topic: news, type: order.created}]}
+  - {name: PriceChanged, topics: [prices], key: data.orderId}
+  store: {memory: {}}
+  api: {orders: {creates: OrderCreated}}
+  worker: {group: shop}
+  generator: {publishes: OrderCreated}
+";
+
+    /// As one would grant it: topics it knows, those that it writes, and what it reads how.
+    fn needed(document: &str, role: Role) -> (String, String, String) {
+        let Needs { topics, uses } = needs(&crds::resolve(&crds::document::read(document).unwrap()), &[role]);
+        let reads = uses.reads.iter().map(|reads| match &reads.mode {
+            ConsumerMode::Group(group) => format!("{} in {group}", reads.topics.join(" ")),
+            ConsumerMode::All => reads.topics.join(" "),
+        });
+        let all = |names: Vec<String>| names.join(" ");
+        (
+            all(topics.into_iter().map(|topic| topic.name).collect()),
+            all(uses.writes.iter().map(|message| message.topic.to_string()).collect()),
+            reads.collect::<Vec<_>>().join(", "),
+        )
+    }
+
+    fn three(topics: &str, writes: &str, reads: &str) -> (String, String, String) {
+        (topics.into(), writes.into(), reads.into())
+    }
+
+    #[test]
+    fn a_role_needs_of_a_broker_what_it_does_there_and_no_more() {
+        let postgres = DOCUMENT.replace("memory: {}", "postgres: {urlSecretRef: {name: db, key: url}}");
+        assert_eq!(needed(DOCUMENT, Role::Generator), three("orders", "orders", ""));
+        assert_eq!(needed(&postgres, Role::Api), three("orders", "orders", ""));
+        assert_eq!(needed(DOCUMENT, Role::Api), three("orders prices", "orders", "orders prices"), "its view of the orders");
+        // Seals go where nobody else writes, dead letters of all that is read.
+        let writes = "news orders orders-dlq prices-dlq";
+        let topics = "orders prices news orders-dlq prices-dlq";
+        assert_eq!(needed(DOCUMENT, Role::Worker), three(topics, writes, "orders prices in shop"));
+        let reads = "orders prices in shop, news-dlq orders-dlq prices-dlq spare-dlq in shop-dlq";
+        let topics = "orders prices news orders-dlq prices-dlq news-dlq spare-dlq";
+        assert_eq!(needed(&postgres, Role::Worker), three(topics, writes, reads), "dead letters are kept for review");
     }
 }

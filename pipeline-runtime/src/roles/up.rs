@@ -2,7 +2,7 @@
 
 use super::engines::Engines;
 use super::greeting::{self, DEV_KEY, Key};
-use super::parts::{Beside, Live, keyring, keys, make_topics, registry, wishes};
+use super::parts::{Beside, Live, keyring, keys, make_topics, needs, registry, wishes};
 use super::pod::{self, generator, settle};
 use super::{GRACE, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
@@ -292,8 +292,8 @@ impl Up {
             self.spawn_worker(&publisher, switching.clone(), &last, &mut worker);
         }
         if let Some(switching) = switching {
-            let (config, kept, wishes) = (self.live.config.clone(), self.place.kept.clone(), wishes(&config.topics));
-            let local = Local { config, kept, publisher: publisher.clone(), switching, wishes, requests: asked.clone() };
+            let (config, kept, needs) = (self.live.config.clone(), self.place.kept.clone(), needs(&config, &config.roles()));
+            let local = Local { config, kept, publisher: publisher.clone(), switching, needs, requests: asked.clone() };
             // Beside the API: what is held when the process is told to stop goes on.
             let stop = first.subscribe();
             roles.spawn(async move {

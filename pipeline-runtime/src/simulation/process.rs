@@ -7,7 +7,7 @@ use super::pulse::Pulse;
 use super::store::Session;
 use super::{Without, World};
 use crate::broker::{Broker, Outgoing, PublishResult, TopicWish};
-use crate::control::{Switching, keep};
+use crate::control::{Needs, Switching, keep};
 use crate::publish::{Brokers, Gate, Publisher};
 use crate::worker::{self, WorkerDeps};
 use arc_swap::ArcSwap;
@@ -96,16 +96,16 @@ async fn serve(world: &Arc<World>, process: &Process, links: &[Arc<Link>]) {
         *process.served.lock().unwrap() = Some(Served { publisher: publisher.clone(), requests: JoinSet::new() });
     }
     tokio::join!(
-        keep(publisher.clone(), wishes(), changed.clone()),
+        keep(publisher.clone(), needs(), changed.clone()),
         watch(world, process, &gate, seen),
         answer(world, process, &pod, &gate, &switching, &changed),
         read(world, process, &opened, &publisher, &switching),
     );
 }
 
-fn wishes() -> Vec<TopicWish> {
+fn needs() -> Needs {
     let wish = |name: &str| TopicWish { name: name.into(), partitions: 1, replicas: None, retention: Duration::MAX, max_message_bytes: 1 };
-    vec![wish("orders")]
+    Needs { topics: vec![wish("orders")], ..Needs::default() }
 }
 
 /// As a pod joins: its member first, then the state.

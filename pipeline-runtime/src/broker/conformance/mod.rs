@@ -72,6 +72,7 @@ cases![
     sharing::a_commit_after_the_release_is_refused,
     sharing::a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back,
     sharing::a_member_that_leaves_makes_room_at_once,
+    sharing::asking_what_is_allowed_leaves_nothing_behind_and_disturbs_no_one,
     sharing::more_members_than_partitions_leave_some_waiting,
 ];
 

@@ -1,7 +1,7 @@
 use super::reader::{drive, payload};
 use super::reading::{numbered, partition};
 use super::*;
-use crate::broker::{BrokerError, Happening, Partition};
+use crate::broker::{BrokerError, ConsumerMode, Happening, Partition, Reads, Uses};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
@@ -206,4 +206,41 @@ pub async fn more_members_than_partitions_leave_some_waiting(bed: Bed) {
     owner.consumer.close().await;
     waiting.until("the partition", |reader| reader.owned.len() == 1).await;
     waiting.consumer.close().await;
+}
+
+pub async fn asking_what_is_allowed_leaves_nothing_behind_and_disturbs_no_one(bed: Bed) {
+    let broker = bed.broker().await;
+    let (topic, group) = (bed.topic(&broker, 2).await, bed.name("group"));
+    let uses = |group: &str| {
+        let reads = |mode| Reads { mode, topics: vec![topic.to_string()] };
+        let reads = vec![reads(ConsumerMode::Group(group.into())), reads(ConsumerMode::All)];
+        Uses { writes: vec![message_to(&topic, 0, "never"), message(&topic, "k", "never")], reads }
+    };
+    publish_all(&broker, numbered(&topic, 2, 10)).await;
+    let mut member = Reader::join(&broker, &topic, &group).await;
+    member.read(10).await;
+    let commits: Vec<_> = (0..2).map(|number| member.commit_for(&partition(&topic, number), "noted").unwrap()).collect();
+    member.consumer.commit(&commits).await.expect("committed");
+
+    let other = bed.broker().await;
+    for _ in 0..3 {
+        other.allows(&uses(&group), PATIENCE).await.expect("all is allowed, in a group that has a member");
+    }
+    member.idle = 0;
+    member.until("idle polls", |reader| reader.idle >= 3).await;
+    publish(&broker, message_to(&topic, 0, "10")).await.expect("acked");
+    member.read(11).await;
+    assert_eq!(member.owned.len(), 2, "nothing is taken from it");
+    member.consumer.commit(&commits).await.expect("and it may commit");
+    member.consumer.close().await;
+
+    other.allows(&uses(&group), PATIENCE).await.expect("all is allowed, in a group without a member");
+    let mut committed = broker.committed(&group, &[topic.to_string()]).await.unwrap();
+    committed.sort_by_key(|commit| commit.next.partition.number);
+    assert_eq!(committed, commits);
+    let fresh = bed.name("group");
+    other.allows(&uses(&fresh), PATIENCE).await.expect("all is allowed, in a group that nobody knows");
+    assert_eq!(broker.committed(&fresh, &[topic.to_string()]).await.unwrap(), []);
+    let ends: i64 = broker.ends(&topic).await.unwrap().iter().map(|end| end.offset).sum();
+    assert_eq!(ends, 11, "no message was kept");
 }

@@ -1,7 +1,7 @@
 //! Apache Kafka, through librdkafka.
 //!
 //! `settings` says where and how to connect, `link` knows whether the cluster answers, `producer` publishes, `topics` asks
-//! about topics and groups, and a consumer is three parts: `reading` (a thread that polls), `rebalance` (what happens there
+//! about topics and groups, `rights` asks what we may do, and a consumer is three parts: `reading` (a thread that polls), `rebalance` (what happens there
 //! when partitions come and go) and `inbox` (what waits for the caller). librdkafka's calls block: here they run on threads
 //! of their own or on Tokio's blocking pool, never on its workers.
 
@@ -11,12 +11,15 @@ mod link;
 mod producer;
 mod reading;
 mod rebalance;
+mod rights;
 mod settings;
 mod topics;
 
 pub use settings::{Auth, KafkaSettings, Publishing, Tls};
 
-use super::{Broker, BrokerError, Commit, Completion, Consumer, ConsumerMode, ConsumerOptions, Outgoing, Position, TopicFacts, TopicWish};
+use super::{
+    Broker, BrokerError, Commit, Completion, Consumer, ConsumerMode, ConsumerOptions, Outgoing, Position, TopicFacts, TopicWish, Uses,
+};
 use async_trait::async_trait;
 use link::Link;
 use producer::Producing;
@@ -95,7 +98,7 @@ impl Broker for Kafka {
 
     async fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
         let topic = topic.to_string();
-        self.ask(move |settings, link| topics::partitions(link, &settings.name, &topic)).await
+        self.ask(move |settings, link| topics::partitions(link, settings, &topic)).await
     }
 
     async fn ensure_topics(&self, wishes: &[TopicWish]) -> Result<(), BrokerError> {
@@ -121,6 +124,11 @@ impl Broker for Kafka {
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError> {
         let topic = topic.to_string();
         self.ask(move |settings, link| topics::ends(settings, link, &topic)).await
+    }
+
+    async fn allows(&self, uses: &Uses, within: Duration) -> Result<(), BrokerError> {
+        let uses = uses.clone();
+        self.ask(move |settings, _| rights::check(settings, &uses, within)).await
     }
 
     async fn warm_up(&self, topics: &[String], within: Duration) -> Result<(), BrokerError> {

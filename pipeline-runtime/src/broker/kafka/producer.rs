@@ -9,6 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::util::IntoOpaque;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,16 +65,7 @@ impl Producing {
             Target::Partition(number) => Some(number),
         };
         let ticket = Box::new((completion, message.topic.clone()));
-        let mut record = BaseRecord::<[u8], [u8], Ticket>::with_opaque_to(&message.topic, ticket);
-        record.partition = partition;
-        record.key = message.key.as_deref();
-        record.payload = message.payload.as_deref();
-        if !message.headers.is_empty() {
-            let headers = OwnedHeaders::new_with_capacity(message.headers.len());
-            record.headers =
-                Some(message.headers.iter().fold(headers, |all, h| all.insert(Header { key: &h.name, value: Some(h.value.as_ref()) })));
-        }
-        if let Err((why, record)) = sender.send(record) {
+        if let Err((why, record)) = sender.send(record(&message, partition, ticket)) {
             let (completion, topic) = *record.delivery_opaque;
             // It was not even taken into the queue.
             let retriable = matches!(why.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal));
@@ -181,6 +173,20 @@ impl Producing {
     }
 }
 
+/// A message as librdkafka takes it; to the partition of its key where none is given.
+pub(super) fn record<T: IntoOpaque>(message: &Outgoing, partition: Option<i32>, ticket: T) -> BaseRecord<'_, [u8], [u8], T> {
+    let mut record = BaseRecord::with_opaque_to(&message.topic, ticket);
+    record.partition = partition;
+    record.key = message.key.as_deref();
+    record.payload = message.payload.as_deref();
+    if !message.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        record.headers =
+            Some(message.headers.iter().fold(headers, |all, h| all.insert(Header { key: &h.name, value: Some(h.value.as_ref()) })));
+    }
+    record
+}
+
 fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
@@ -242,13 +248,15 @@ fn outcome(backend: &str, topic: &str, why: &KafkaError) -> PublishError {
     match why.rdkafka_error_code() {
         // A topic may be on its way; librdkafka has already looked for a second.
         Some(UnknownTopic | UnknownTopicOrPartition) => PublishError::Refused { reason, retriable: true },
+        Some(TopicAuthorizationFailed) => {
+            PublishError::Refused { reason: format!("{reason}; grant its user WRITE on topic {topic}"), retriable: false }
+        }
         Some(
             MessageSizeTooLarge
             | InvalidMessageSize
             | MessageBatchTooLarge
             | UnknownPartition
             | InvalidTopic
-            | TopicAuthorizationFailed
             | ClusterAuthorizationFailed
             | PolicyViolation
             | InvalidRecord

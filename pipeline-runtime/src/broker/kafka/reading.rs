@@ -87,7 +87,7 @@ fn assign_all(settings: &KafkaSettings, link: &Link, shared: &Shared, member: &B
     let mut all = TopicPartitionList::new();
     let mut told = Vec::new();
     for topic in &shared.options.topics {
-        let Some(count) = topics::partitions(link, &settings.name, topic)? else {
+        let Some(count) = topics::partitions(link, settings, topic)? else {
             return Err(BrokerError::NoTopic { backend: settings.name.clone(), topic: topic.clone(), partitions: 1 });
         };
         let name: Arc<str> = topic.as_str().into();
@@ -171,12 +171,21 @@ impl Reading {
             return;
         }
         let code = why.rdkafka_error_code();
-        // A reader of everything is no member of a group and needs no right to one.
-        let is_of_group = matches!(code, Some(RDKafkaErrorCode::GroupAuthorizationFailed));
-        if !(is_of_group && matches!(self.shared.options.mode, ConsumerMode::All)) {
-            self.troubled = Some(Instant::now());
-            self.shared.tell(Happening::Trouble(error(&self.shared.backend, "reading", why)));
-        }
+        let ConsumerOptions { topics, mode, .. } = &self.shared.options;
+        let doing = match (code, mode) {
+            // A reader of everything is no member of a group and needs no right to one.
+            (Some(RDKafkaErrorCode::GroupAuthorizationFailed), ConsumerMode::All) => return,
+            (Some(RDKafkaErrorCode::GroupAuthorizationFailed), ConsumerMode::Group(group)) => {
+                format!("reading needs the right READ on group {group}")
+            }
+            // librdkafka does not tell of which.
+            (Some(RDKafkaErrorCode::TopicAuthorizationFailed), _) => {
+                format!("reading needs the right READ on each of the topics {}", topics.join(", "))
+            }
+            _ => "reading".into(),
+        };
+        self.troubled = Some(Instant::now());
+        self.shared.tell(Happening::Trouble(error(&self.shared.backend, &doing, why)));
     }
 
     /// Takes a message out of librdkafka's memory: one allocation for all its bytes.

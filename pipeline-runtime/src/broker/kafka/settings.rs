@@ -117,6 +117,15 @@ impl KafkaSettings {
         Ok(KafkaSettings { name: name.into(), bootstrap_servers, tls, auth, publishing: Publishing::default() })
     }
 
+    /// Who we are there, for people.
+    pub(super) fn user(&self) -> String {
+        match &self.auth {
+            Some(Auth::ScramSha512 { username, .. } | Auth::Plain { username, .. }) => format!("user {username}"),
+            Some(Auth::Mtls { .. }) => "the user of this client certificate".into(),
+            None => "a client without a login".into(),
+        }
+    }
+
     /// What every client of the cluster is configured with.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -17,7 +17,8 @@ use tokio::runtime::Handle;
 const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The partitions of a topic; None if there is no such topic.
-pub(super) fn partitions(link: &Link, backend: &str, topic: &str) -> Result<Option<i32>, BrokerError> {
+pub(super) fn partitions(link: &Link, settings: &KafkaSettings, topic: &str) -> Result<Option<i32>, BrokerError> {
+    let backend = &settings.name;
     link.ask_about(topic);
     let metadata = link
         .inspector()
@@ -26,13 +27,16 @@ pub(super) fn partitions(link: &Link, backend: &str, topic: &str) -> Result<Opti
     let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
     match found.error().map(RDKafkaErrorCode::from) {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            Err(BrokerError::NotAllowed { backend: backend.clone(), user: settings.user(), rights: format!("DESCRIBE on topic {topic}") })
+        }
         Some(why) => Err(error(backend, &format!("asking for topic {topic}"), &KafkaError::MetadataFetch(why))),
         None => Ok(i32::try_from(found.partitions().len()).ok()),
     }
 }
 
 pub(super) fn facts(settings: &KafkaSettings, link: &Link, topic: &str) -> Result<Option<TopicFacts>, BrokerError> {
-    let Some(partitions) = partitions(link, &settings.name, topic)? else { return Ok(None) };
+    let Some(partitions) = partitions(link, settings, topic)? else { return Ok(None) };
     let described = Handle::current().block_on(async {
         let admin = admin(settings)?;
         let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
@@ -46,7 +50,7 @@ pub(super) fn facts(settings: &KafkaSettings, link: &Link, topic: &str) -> Resul
 pub(super) fn ensure(settings: &KafkaSettings, link: &Link, wishes: &[TopicWish]) -> Result<(), BrokerError> {
     let mut missing = Vec::new();
     for wish in wishes {
-        if partitions(link, &settings.name, &wish.name)?.is_none() {
+        if partitions(link, settings, &wish.name)?.is_none() {
             missing.push(wish);
         }
     }
@@ -56,7 +60,7 @@ pub(super) fn ensure(settings: &KafkaSettings, link: &Link, wishes: &[TopicWish]
     create(settings, &missing)?;
     let deadline = Instant::now() + KNOWN_WITHIN;
     for wish in missing {
-        while partitions(link, &settings.name, &wish.name)?.is_none() {
+        while partitions(link, settings, &wish.name)?.is_none() {
             if Instant::now() > deadline {
                 let (backend, topic) = (settings.name.clone(), wish.name.clone());
                 return Err(BrokerError::NoTopic { backend, topic, partitions: wish.partitions });
@@ -92,7 +96,7 @@ fn create(settings: &KafkaSettings, wishes: &[&TopicWish]) -> Result<(), BrokerE
 }
 
 pub(super) fn ends(settings: &KafkaSettings, link: &Link, topic: &str) -> Result<Vec<Position>, BrokerError> {
-    let Some(count) = partitions(link, &settings.name, topic)? else {
+    let Some(count) = partitions(link, settings, topic)? else {
         return Err(BrokerError::NoTopic { backend: settings.name.clone(), topic: topic.into(), partitions: 1 });
     };
     let name: Arc<str> = topic.into();
@@ -118,7 +122,7 @@ pub(super) fn committed(
 ) -> Result<Vec<Commit>, BrokerError> {
     let mut asked = TopicPartitionList::new();
     for topic in topics {
-        if let Some(count) = partitions(link, &settings.name, topic)? {
+        if let Some(count) = partitions(link, settings, topic)? {
             asked.add_partition_range(topic, 0, count - 1);
         }
     }

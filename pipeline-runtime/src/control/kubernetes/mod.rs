@@ -8,9 +8,8 @@ mod state;
 
 pub use state::mounted;
 
-use super::Switching;
 use super::keeper::keep;
-use crate::broker::TopicWish;
+use super::{Needs, Switching};
 use crate::publish::{Gate, Publisher};
 use chrono::{DateTime, SecondsFormat, Utc};
 use crds::member::{BackendRequest, MemberPod, PipelineMemberSpec, Role};
@@ -115,10 +114,10 @@ impl Member {
     }
 
     /// Obeys and answers, until dropped.
-    pub async fn run(&self, publisher: Publisher, switching: Arc<Switching>, wishes: Vec<TopicWish>) {
+    pub async fn run(&self, publisher: Publisher, switching: Arc<Switching>, needs: Needs) {
         let changed = Arc::new(Notify::new());
         tokio::select! {
-            () = keep(publisher.clone(), wishes, changed.clone()) => {}
+            () = keep(publisher.clone(), needs, changed.clone()) => {}
             () = self.origin.watch(|source, state| self.obey(source, &state)) => {}
             () = state::follow_file(self.file.clone(), |source, state| self.obey(source, &state)) => {}
             () = self.read_now_and_then() => {}
