@@ -445,6 +445,24 @@ mod tests {
         };
         assert_eq!(with("[orders]").switching.drain_deadline, Some(Duration::ZERO));
         assert_eq!(with("[orders, told]").switching.drain_deadline, None);
+        assert!(!with("[orders, told]").lacks_who_drains());
+        let alone = RuntimeConfig { worker: None, ..with("[orders, told]") };
+        assert!(alone.lacks_who_drains(), "a worker that comes back must not find what it would have read first behind what came later");
+        assert!(!RuntimeConfig { worker: None, ..with("[orders]") }.lacks_who_drains());
+    }
+
+    #[test]
+    fn two_documents_mean_the_same_brokers_whatever_else_they_say() {
+        let with = |backends: &str| {
+            resolved(&format!("\n  backend: a\n  backends: [{backends}]\n  topics: [{{name: orders}}]\n  events: [{{name: E}}]\n"))
+                .brokers()
+        };
+        let (a, b) = ("{name: a, kafka: {bootstrapServers: 'a:1, A:2'}}", "{name: b, kafka: {bootstrapServers: 'b:1'}}");
+        let both = with(&format!("{a}, {b}"));
+        assert_eq!(with(&format!("{b}, {}", a.replace("a:1, A:2", "a:2,a:1"))), both);
+        for other in [format!("{a}, {}", b.replace("b:1", "c:1")), a.to_owned(), format!("{a}, {}", b.replace("name: b", "name: c"))] {
+            assert_ne!(with(&other), both, "{other}");
+        }
     }
 
     #[test]

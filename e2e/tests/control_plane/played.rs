@@ -5,6 +5,7 @@ use crate::world::*;
 use anyhow::{Context, Result, ensure};
 use crds::Role;
 use crds::member::{Answer, PipelineMember, Reports};
+use crds::runtime_config::{CONFIG_FILE, RuntimeConfig};
 use crds::switch::names::{PIPELINE_LABEL, STATE_FILE, state_config_map};
 use crds::switch::{Admit, Gate, Limits, Phase, Reader, Source, Stamp, SwitchState, Verdict};
 use futures::StreamExt;
@@ -88,6 +89,8 @@ impl Place {
             "containerStatuses": [{"name": role.name(), "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {"startedAt": started}}}],
         }});
         self.pods().patch_status(&name, &PatchParams::default(), &Patch::Merge(&running)).await?;
+        let map = self.get("ConfigMap", "shop-config").await?;
+        let config: RuntimeConfig = serde_json::from_str(map["data"][CONFIG_FILE].as_str().context("no configuration")?)?;
         let member: PipelineMember = serde_json::from_value(json!({
             "apiVersion": "orderpipeline.dev/v1alpha1", "kind": "PipelineMember",
             "metadata": {
@@ -96,7 +99,7 @@ impl Place {
             },
             "spec": {
                 "pipeline": "shop", "role": format!("{role:?}"),
-                "pod": {"name": name, "uid": pod.uid(), "containerStartedAt": started},
+                "pod": {"name": name, "uid": pod.uid(), "containerStartedAt": started}, "brokers": config.brokers(),
             },
         }))?;
         self.members().create(&PostParams::default(), &member).await?;

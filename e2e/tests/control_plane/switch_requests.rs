@@ -139,6 +139,36 @@ async fn a_second_broker_is_added_and_switched_to_in_one_go_once_every_pod_can_f
     Ok(())
 }
 
+/// To pods of before, the name of the target is still the broker that it was.
+#[tokio::test]
+async fn a_target_that_was_given_another_address_is_switched_to_when_all_pods_know_it() -> Result<()> {
+    let (place, old) = running("switch-moved", "1s").await?;
+    place.apply(&shop_with_two("1s").replace("next:9092", "production:9092").replace("  backend: kafka\n", "  backend: next\n"))?;
+    let sentence = "waits until the pods are gone that were made when spec.backends had other addresses";
+    let waits = |pipeline: &serde_json::Value| {
+        let message = condition(pipeline, "Switching")["message"].as_str().unwrap_or_default();
+        message.contains(sentence) && old.iter().all(|pod| message.contains(&pod.name))
+    };
+    place.until("OrderPipeline", "shop", "it says which pods it waits for", waits).await?;
+    assert_eq!(place.state().await?.newest().epoch, 1);
+    let roll = async {
+        let mut new = Vec::new();
+        while new.len() < 3 {
+            let known: Vec<&str> = old.iter().chain(&new).map(|pod: &Played| pod.name.as_str()).collect();
+            let pods = place.pods().list(&ListParams::default()).await?.items;
+            match pods.into_iter().find(|pod| !known.contains(&pod.name_any().as_str())) {
+                Some(pod) => new.push(place.play_one(&pod).await?),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        Ok::<_, anyhow::Error>(new)
+    };
+    let _new = tokio::time::timeout(Duration::from_secs(60), roll).await.context("the pods are not rolled")??;
+    let state = place.until_state("it is completed", settled_on("next")).await?;
+    assert_eq!((state.newest().epoch, state.last().map(|last| last.failures)), (2, Some(0)));
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_pod_may_write_only_its_own_member() -> Result<()> {
     let place = Place::new("switch-members").await?;

@@ -314,6 +314,12 @@ mod tests {
         assert_eq!((&*noted.asked().spec, noted.epochs()), ("right", moved.epochs()));
         let back = kept.read(&both).unwrap();
         assert_eq!(&*back.ruling("left", &[]).unwrap().backend, "left", "the document has changed its mind, and rules again");
+
+        // One that was under way, to a backend that the document lost for a while, is over too.
+        kept.write(&asked.prepared().unwrap()).unwrap();
+        let noted = kept.read(&config(&format!("backends: [{left}]"))).unwrap();
+        assert_eq!((noted.phase(), &*noted.asked().backend, &*noted.asked().by), (&Phase::Steady, "left", "spec.backend"));
+        assert_eq!(kept.read(&both).unwrap().ruling("left", &[]), None);
     }
 
     #[test]

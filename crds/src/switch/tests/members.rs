@@ -102,3 +102,23 @@ fn no_list_is_made_in_a_hold_if_the_one_of_before_it_will_do() {
     assert!(!before.will_do(&SwitchState::anew("M", "kafka")), "another lineage");
     assert!(!roll(&[]).will_do(&holding()), "nobody is there who could answer");
 }
+
+#[test]
+fn who_takes_the_names_of_backends_for_other_brokers_has_answered_nothing_until_it_is_gone() {
+    let says = |name: &str, brokers: Option<&str>| {
+        let mut written = written(name, 1, answer(&preparing(), AnswerKind::Ready));
+        let said = PipelineMemberSpec { brokers: brokers.map(str::to_owned), ..(*written.said.unwrap()).clone() };
+        written.said = Some(Arc::new(said));
+        (name.into(), written)
+    };
+    let members = [says("old", Some("a")), says("new", Some("b")), says("silent", None)];
+    let mut roll = Roll::listed(Rules::in_force(), "L".into(), preparing().revision(), members);
+    let elsewhere = roll.elsewhere("b");
+    assert_eq!(elsewhere, ["old".into()]);
+    let listing = roll.listing(&preparing()).unwrap().unanswered_by(&elsewhere);
+    let waited_for: Vec<&str> = listing.members.iter().filter(|member| member.answer.is_none()).map(|member| &*member.name).collect();
+    assert_eq!(waited_for, ["old"]);
+    let running = |uid: &str| Pod { uid: uid.into(), ended: false, container: Container::Running };
+    roll.look_at(|member| (member.name != "old").then(|| running(&member.uid)), vec![]);
+    assert_eq!(roll.elsewhere("b"), Vec::<Arc<str>>::new());
+}
