@@ -15,7 +15,7 @@ fn on(text: &str, data: Json, schema: Option<Json>) -> Result<Json, String> {
         attributes: &attributes,
         data: &Message::from(&data),
     };
-    compiled.json(&input).map(|json| Json::from(json.into_owned())).map_err(|error| error.to_string())
+    compiled.json(&input).map(|json| Json::from(&*json)).map_err(|error| error.to_string())
 }
 
 fn order() -> Json {

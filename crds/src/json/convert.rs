@@ -23,17 +23,15 @@ impl<'t> From<&'t Map<String, Value>> for Object<'t> {
     }
 }
 
-impl From<Json<'_>> for Value {
-    fn from(json: Json<'_>) -> Value {
+impl From<&Json<'_>> for Value {
+    fn from(json: &Json<'_>) -> Value {
         match json {
             Json::Null => Value::Null,
-            Json::Bool(is) => Value::Bool(is),
-            Json::Number(number) => Value::Number(number),
-            Json::String(text) => Value::String(text.into_owned()),
-            Json::Array(items) => Value::Array(items.into_iter().map(Value::from).collect()),
-            Json::Object(fields) => {
-                Value::Object(fields.into_iter().map(|(name, value)| (name.into_owned(), Value::from(value))).collect())
-            }
+            Json::Bool(is) => Value::Bool(*is),
+            Json::Number(number) => Value::Number(number.clone()),
+            Json::String(text) => Value::String(text.clone().into_owned()),
+            Json::Array(items) => Value::Array(items.iter().map(Value::from).collect()),
+            Json::Object(fields) => Value::Object(fields.iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()),
         }
     }
 }

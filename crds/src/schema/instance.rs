@@ -66,7 +66,7 @@ impl<'a> Node<'a, Instance> for &'a Json<'a> {
         equals(self, expected)
     }
     fn to_value(&self) -> Cow<'a, Value> {
-        Cow::Owned(Value::from(Json::clone(self)))
+        Cow::Owned(Value::from(*self))
     }
     /// Every error holds what it is about, and there are thousands before the first is read. Our sentences ask for the kind and for a number:
     /// a list and an object are shown without what lies in them.
@@ -74,7 +74,7 @@ impl<'a> Node<'a, Instance> for &'a Json<'a> {
         let shown = match self {
             Json::Array(_) => Value::Array(Vec::new()),
             Json::Object(_) => Value::Object(serde_json::Map::new()),
-            scalar => Value::from(Json::clone(scalar)),
+            scalar => Value::from(*scalar),
         };
         LazyInstance::Ready(Cow::Owned(shown))
     }

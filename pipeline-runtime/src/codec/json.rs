@@ -9,7 +9,7 @@ pub const MAX_WEIGHT: usize = 32 << 20;
 /// What a body becomes when it is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight {
-    /// At most about what it takes in memory, as a tree of serde_json too, whose objects are nodes of 632 bytes even when they have one field.
+    /// About what it takes in memory at most: as serde_json's tree, whose objects are nodes of 632 bytes even when they have one field.
     pub bytes: usize,
     /// How deep it is nested.
     pub depth: usize,

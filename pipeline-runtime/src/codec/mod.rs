@@ -93,7 +93,7 @@ pub fn encode(topic: &TopicConfig, draft: &Draft) -> Outgoing {
 }
 
 /// A message that says nothing of its id is known by its place.
-fn finish<'m>(message: &'m Incoming, mut decoded: Decoded<'m>) -> Result<Decoded<'m>, DecodeError> {
+fn finish<'m>(message: &Incoming, mut decoded: Decoded<'m>) -> Result<Decoded<'m>, DecodeError> {
     if decoded.id.is_empty() {
         decoded.id = origin(message).map_or_else(|| place_in_time(&message.at, message.timestamp_ms), str::to_owned);
     }

@@ -101,7 +101,7 @@ fn replace<T>(field: &mut Option<T>, value: Option<T>) {
 /// What an expression gives; None where its path is missing.
 fn value(expression: &Compiled, input: &Input<'_>) -> Result<Option<Value>, Violation> {
     match expression.json(input) {
-        Ok(value) => Ok(Some(value.into_owned().into())),
+        Ok(value) => Ok(Some(Value::from(&*value))),
         Err(EvaluationError::Missing { .. }) => Ok(None),
         Err(error) => Err(Violation::of(expression, error)),
     }

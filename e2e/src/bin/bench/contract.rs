@@ -49,7 +49,7 @@ fn as_avro(order: &Value, rounds: usize) -> Result<()> {
     // Not the same in JSON: a double of Avro comes back as 5.0.
     let price = |read: &Value| read["items"][5]["unitPrice"].as_f64();
     let same = |read: Value| read["orderId"] == order["orderId"] && price(&read) == price(order);
-    ensure!(plan.read(&avro).is_ok_and(|read| same(read.into())), "it does not come back");
+    ensure!(plan.read(&avro).is_ok_and(|read| same((&read).into())), "it does not come back");
     let parse = || serde_json::from_str::<Json>(black_box(&json)).map(drop);
     let (mut times, works): (Vec<Vec<f64>>, [&dyn Fn(); 4]) = (
         vec![Vec::new(); 4],
