@@ -6,6 +6,7 @@
 
 pub mod document;
 pub mod expression;
+pub mod json;
 pub mod manifests;
 pub mod member;
 pub mod mistake;

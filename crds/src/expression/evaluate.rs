@@ -1,15 +1,15 @@
 use super::direct::{Given, Scene};
 use super::error::{EvaluationError, an, explain_failure};
 use super::hints::Hint;
-use super::view::{Object, missing_path, view};
+use super::view::{Fields, missing_path, view};
 use super::{Compiled, Program, functions, result};
+use crate::json::{Json, Object};
 use cel::common::ast::Expr;
 use cel::common::types::{CelNull, CelOptional, CelString, CelTimestamp};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError, IdedExpr, objects::Value};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Map, Value as Json};
 use std::borrow::Cow;
 
 /// A message, as expressions see it.
@@ -19,8 +19,8 @@ pub struct Input<'a> {
     pub key: Option<&'a str>,
     pub id: &'a str,
     pub publish_time: DateTime<Utc>,
-    pub attributes: &'a Map<String, Json>,
-    pub data: &'a Json,
+    pub attributes: &'a Object<'a>,
+    pub data: &'a Json<'a>,
 }
 
 impl Compiled {
@@ -48,8 +48,8 @@ impl Compiled {
     /// A text, or a whole number as its digits.
     pub fn string(&self, input: &Input<'_>) -> Result<String, EvaluationError> {
         match self.json(input)? {
-            Cow::Owned(Json::String(text)) => Ok(text),
-            Cow::Borrowed(Json::String(text)) => Ok(text.clone()),
+            Cow::Owned(Json::String(text)) => Ok(text.into_owned()),
+            Cow::Borrowed(Json::String(text)) => Ok(text.clone().into_owned()),
             other => match &*other {
                 Json::Number(number) if !number.is_f64() => Ok(number.to_string()),
                 other => Err(self.unexpected("a text", other)),
@@ -68,12 +68,12 @@ impl Compiled {
     }
 
     /// The result as JSON: borrowed where the expression is a path, with numbers as they are.
-    pub fn json<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
+    pub fn json<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json<'a>>, EvaluationError> {
         self.whole(self.direct(input).as_ref(), input)
     }
 
     /// From what was given directly, if that says it all.
-    fn whole<'a>(&self, given: Option<&Given<'_>>, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
+    fn whole<'a>(&self, given: Option<&Given<'_>>, input: &Input<'a>) -> Result<Cow<'a, Json<'a>>, EvaluationError> {
         match &self.program {
             Program::Path(path) => path.read(input),
             Program::Cel(expression, _) => match given.and_then(result::scalar) {
@@ -104,7 +104,7 @@ impl Compiled {
         }
     }
 
-    pub(super) fn interpret(&self, expression: &IdedExpr, input: &Input<'_>) -> Result<Json, EvaluationError> {
+    pub(super) fn interpret(&self, expression: &IdedExpr, input: &Input<'_>) -> Result<Json<'static>, EvaluationError> {
         let names = Names { input, data: &self.scope.data };
         let mut context = Context::with_env(functions::environment().clone());
         context.set_variable_resolver(&names);
@@ -124,7 +124,7 @@ impl Compiled {
         }
     }
 
-    fn unexpected(&self, wanted: &str, found: &Json) -> EvaluationError {
+    fn unexpected(&self, wanted: &str, found: &Json<'_>) -> EvaluationError {
         EvaluationError::Failed(format!("`{}` must give {wanted}, but gives {}", self.text, an(kind(found))))
     }
 }
@@ -140,7 +140,7 @@ impl VariableResolver for Names<'_> {
         let input = self.input;
         let value: Box<dyn Val + 'b> = match variable {
             "data" => view(input.data, Some(self.data)),
-            "attributes" => Box::new(Object::new(input.attributes, None)),
+            "attributes" => Box::new(Fields::new(input.attributes, None)),
             "id" => Box::new(CelString::from(input.id)),
             "topic" => Box::new(CelString::from(input.topic)),
             "key" => match input.key {
@@ -185,8 +185,8 @@ impl Path {
         }
     }
 
-    fn read<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json>, EvaluationError> {
-        let text = |text: &str| Cow::Owned(Json::from(text));
+    fn read<'a>(&self, input: &Input<'a>) -> Result<Cow<'a, Json<'a>>, EvaluationError> {
+        let text = |text: &'a str| Cow::Owned(Json::from(text));
         let variable = match self.variable.as_str() {
             "data" => return self.below(input.data, 0).map(Cow::Borrowed),
             "attributes" => {
@@ -197,12 +197,12 @@ impl Path {
             "id" => text(input.id),
             "topic" => text(input.topic),
             "key" => input.key.map_or(Cow::Owned(Json::Null), text),
-            _ => text(&input.publish_time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+            _ => Cow::Owned(Json::from(input.publish_time.to_rfc3339_opts(SecondsFormat::AutoSi, true))),
         };
         if self.fields.is_empty() { Ok(variable) } else { Err(no_fields(&variable)) }
     }
 
-    fn below<'a>(&self, mut value: &'a Json, from: usize) -> Result<&'a Json, EvaluationError> {
+    fn below<'a>(&self, mut value: &'a Json<'a>, from: usize) -> Result<&'a Json<'a>, EvaluationError> {
         for (index, field) in self.fields.iter().enumerate().skip(from) {
             let Json::Object(map) = value else { return Err(no_fields(value)) };
             value = map.get(field).ok_or_else(|| self.missing(index + 1))?;
@@ -220,11 +220,11 @@ impl Path {
     }
 }
 
-fn no_fields(value: &Json) -> EvaluationError {
+fn no_fields(value: &Json<'_>) -> EvaluationError {
     EvaluationError::Failed(format!("{} has no fields", an(kind(value))))
 }
 
-fn kind(value: &Json) -> &'static str {
+fn kind(value: &Json<'_>) -> &'static str {
     match value {
         Json::Null => "null_type",
         Json::Bool(_) => "bool",

@@ -26,7 +26,7 @@ pub use reads::{How, Read};
 
 use cel::IdedExpr;
 use hints::Hint;
-use serde_json::Value as Json;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// The names that an expression may use.
@@ -41,7 +41,7 @@ pub struct Scope {
 
 impl Scope {
     /// `schema` is the JSON Schema of `data`. Without one, numbers are what they look like: 3 is int, 3.5 is double.
-    pub fn new(schema: Option<&Json>) -> Scope {
+    pub fn new(schema: Option<&Value>) -> Scope {
         Scope { data: Arc::new(schema.map(Hint::of_schema).unwrap_or_default()) }
     }
 }

@@ -1,20 +1,21 @@
 use super::*;
+use crate::json::{Json as Message, Object};
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 /// Evaluates over `data`, whose schema may be given.
 fn on(text: &str, data: Json, schema: Option<Json>) -> Result<Json, String> {
     let compiled = compile(text, &Scope::new(schema.as_ref())).map_err(|error| error.to_string())?;
-    let attributes = json!({"type": "SHIP", "source": "web"});
+    let attributes = Object::from_iter([("type", "SHIP".into()), ("source", "web".into())]);
     let input = Input {
         topic: "orders",
         key: Some("k-1"),
         id: "m-1",
         publish_time: DateTime::<Utc>::from_timestamp_millis(1_738_324_800_500).unwrap(),
-        attributes: attributes.as_object().unwrap(),
-        data: &data,
+        attributes: &attributes,
+        data: &Message::from(&data),
     };
-    compiled.json(&input).map(|json| json.into_owned()).map_err(|error| error.to_string())
+    compiled.json(&input).map(|json| Json::from(&*json)).map_err(|error| error.to_string())
 }
 
 fn order() -> Json {
@@ -187,8 +188,15 @@ fn cel_works_over_borrowed_json() {
 #[test]
 fn results_have_the_type_that_is_asked_for() {
     let data = json!({"n": 42, "f": 1.5, "b": true, "t": "x"});
-    let attributes = serde_json::Map::new();
-    let input = Input { topic: "t", key: None, id: "i", publish_time: DateTime::<Utc>::default(), attributes: &attributes, data: &data };
+    let attributes = Object::new();
+    let input = Input {
+        topic: "t",
+        key: None,
+        id: "i",
+        publish_time: DateTime::<Utc>::default(),
+        attributes: &attributes,
+        data: &Message::from(&data),
+    };
     let of = |text: &str| compile(text, &Scope::default()).unwrap();
     assert_eq!(of("data.n").string(&input).unwrap(), "42");
     assert_eq!(of("data.t + 'y'").string(&input).unwrap(), "xy");
@@ -196,7 +204,7 @@ fn results_have_the_type_that_is_asked_for() {
     assert!(of("data.b").bool(&input).unwrap());
     assert_eq!(of("data.n + 1").bool(&input).unwrap_err().to_string(), "`data.n + 1` must give true or false, but gives an int");
     assert!(matches!(of("data.t").json(&input).unwrap(), std::borrow::Cow::Borrowed(_)), "copied");
-    assert_eq!(of("key == null").json(&input).unwrap().into_owned(), true);
+    assert_eq!(of("key == null").json(&input).unwrap().into_owned(), Message::Bool(true));
     assert_eq!((of("data.n").path(), of("data.n + 1").path()), (Some("data.n"), None));
 }
 
@@ -338,9 +346,15 @@ mod any_text {
 
     fn try_it(text: &str) {
         if let Ok(compiled) = compile(text, &Scope::default()) {
-            let (data, attributes) = (order(), serde_json::Map::new());
-            let input =
-                Input { topic: "t", key: None, id: "i", publish_time: DateTime::<Utc>::default(), attributes: &attributes, data: &data };
+            let (data, attributes) = (order(), Object::new());
+            let input = Input {
+                topic: "t",
+                key: None,
+                id: "i",
+                publish_time: DateTime::<Utc>::default(),
+                attributes: &attributes,
+                data: &Message::from(&data),
+            };
             let _ = (compiled.json(&input).map(|_| ()), compiled.bool(&input), compiled.string(&input));
         }
     }

@@ -1,14 +1,14 @@
 //! JSON as CEL values, without a copy: what an expression does not read costs nothing.
 
 use super::hints::{Hint, Number};
+use crate::json::{Json, Object};
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator, Sizer};
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelNull, CelString, CelUInt, MAP_TYPE, Type};
 use cel::common::value::{CowVal, Val};
-use serde_json::{Map, Value as Json};
 use std::sync::{Arc, OnceLock};
 
-pub(super) fn view<'v>(value: &'v Json, hint: Option<&'v Hint>) -> Box<dyn Val + 'v> {
+pub(super) fn view<'v>(value: &'v Json<'v>, hint: Option<&'v Hint>) -> Box<dyn Val + 'v> {
     match value {
         Json::Null => Box::new(CelNull),
         Json::Bool(bool) => Box::new(CelBool::from(*bool)),
@@ -17,12 +17,12 @@ pub(super) fn view<'v>(value: &'v Json, hint: Option<&'v Hint>) -> Box<dyn Val +
             Seen::UInt(uint) => Box::new(CelUInt::from(uint)),
             Seen::Double(double) => Box::new(CelDouble::from(double)),
         },
-        Json::String(string) => Box::new(CelString::from(string.as_str())),
+        Json::String(string) => Box::new(CelString::from(&**string)),
         Json::Array(array) => {
             let hint = hint.and_then(Hint::items);
             Box::new(CelList::from(array.iter().map(|item| view(item, hint)).collect::<Vec<_>>()))
         }
-        Json::Object(map) => Box::new(Object::new(map, hint)),
+        Json::Object(map) => Box::new(Fields::new(map, hint)),
     }
 }
 
@@ -56,19 +56,19 @@ pub(super) fn seen(number: &serde_json::Number, hint: Option<Number>) -> Seen {
 }
 
 #[derive(Debug)]
-pub(super) struct Object<'v> {
-    map: &'v Map<String, Json>,
+pub(super) struct Fields<'v> {
+    map: &'v Object<'v>,
     hint: Option<&'v Hint>,
     keys: OnceLock<Vec<CelString<'v>>>,
 }
 
-impl<'v> Object<'v> {
-    pub fn new(map: &'v Map<String, Json>, hint: Option<&'v Hint>) -> Self {
-        Object { map, hint, keys: OnceLock::new() }
+impl<'v> Fields<'v> {
+    pub fn new(map: &'v Object<'v>, hint: Option<&'v Hint>) -> Self {
+        Fields { map, hint, keys: OnceLock::new() }
     }
 }
 
-impl Val for Object<'_> {
+impl Val for Fields<'_> {
     fn get_type(&self) -> &Type {
         &MAP_TYPE
     }
@@ -98,30 +98,30 @@ impl Val for Object<'_> {
         *size.size().inner() == self.map.len() as i64
             && self.map.iter().all(|(key, value)| {
                 let mine = view(value, self.hint.and_then(|hint| hint.field(key)));
-                indexer.get(&CelString::from(key.as_str())).is_ok_and(|theirs| mine.equals(&*theirs))
+                indexer.get(&CelString::from(key)).is_ok_and(|theirs| mine.equals(&*theirs))
             })
     }
     fn clone_as_boxed<'w>(&self) -> Box<dyn Val + 'w>
     where
         Self: 'w,
     {
-        Box::new(Object::new(self.map, self.hint))
+        Box::new(Fields::new(self.map, self.hint))
     }
 }
 
-impl Container for Object<'_> {
+impl Container for Fields<'_> {
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
         Ok(key.downcast_ref::<CelString>().is_some_and(|key| self.map.contains_key(key.inner())))
     }
 }
 
-impl Sizer for Object<'_> {
+impl Sizer for Fields<'_> {
     fn size(&self) -> CelInt {
         CelInt::from(self.map.len() as i64)
     }
 }
 
-impl Indexer for Object<'_> {
+impl Indexer for Fields<'_> {
     fn get<'b, 'w>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'w>, ExecutionError>
     where
         Self: 'w,
@@ -150,12 +150,12 @@ impl<'b, 'v: 'w, 'w> Iterator<'b, 'w> for Keys<'b, 'v> {
     }
 }
 
-impl Iterable for Object<'_> {
+impl Iterable for Fields<'_> {
     fn iter<'b, 'w>(&'b self) -> Box<dyn Iterator<'b, 'w> + 'b>
     where
         Self: 'w,
     {
-        let keys = self.keys.get_or_init(|| self.map.keys().map(|key| CelString::from(key.as_str())).collect());
+        let keys = self.keys.get_or_init(|| self.map.keys().map(CelString::from).collect());
         Box::new(Keys(keys.iter()))
     }
 }
@@ -165,16 +165,16 @@ const MARK: char = '\u{1}';
 
 /// The error carries only a text. It names the map by its address, from which [`missing_path`] finds the whole path,
 /// but only when somebody reads it: `has()` and `.?` make this error too, and drop it.
-fn missing(map: &Map<String, Json>, key: &str) -> ExecutionError {
+fn missing(map: &Object<'_>, key: &str) -> ExecutionError {
     ExecutionError::NoSuchKey(Arc::new(format!("{:x}{MARK}{key}", address(map))))
 }
 
-fn address(map: &Map<String, Json>) -> usize {
+fn address(map: &Object<'_>) -> usize {
     std::ptr::from_ref(map).addr()
 }
 
 /// The whole path of a missing key, given the variables under which its map may lie.
-pub(super) fn missing_path(key: &str, data: &Json, attributes: &Map<String, Json>) -> String {
+pub(super) fn missing_path(key: &str, data: &Json<'_>, attributes: &Object<'_>) -> String {
     let Some((map, key)) = key.split_once(MARK) else { return key.to_owned() };
     let Ok(map) = usize::from_str_radix(map, 16) else { return key.to_owned() };
     let mut path = "data".to_owned();
@@ -189,7 +189,7 @@ pub(super) fn missing_path(key: &str, data: &Json, attributes: &Map<String, Json
     path + key
 }
 
-fn find(value: &Json, map: usize, path: &mut String) -> bool {
+fn find(value: &Json<'_>, map: usize, path: &mut String) -> bool {
     let length = path.len();
     match value {
         Json::Object(fields) => {

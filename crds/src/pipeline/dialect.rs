@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_change_is_held_to_the_bounds_of_its_order() {
         let schema = Schema::compile(&update_schema(Dialect::Orders)).unwrap();
-        let places = |change: Json| schema.faults(&change).into_iter().map(|fault| fault.path).collect::<Vec<_>>();
+        let places = |change: Json| schema.faults(&(&change).into()).into_iter().map(|fault| fault.path).collect::<Vec<_>>();
         assert!(places(json!({"status": "PACKED", "notes": "by hand", "totalAmount": 5, "more": true})).is_empty());
         assert_eq!(places(json!({"status": "PACKED", "totalAmount": -5})), ["data.totalAmount"]);
         assert_eq!(places(json!({"status": "PACKED", "items": "abc"})), ["data.items"]);

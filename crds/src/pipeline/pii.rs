@@ -1,9 +1,9 @@
 //! Fields of persons: which they are, what they are encrypted with, and who may read them.
 
 use super::scalar::*;
+use crate::json::Json;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
 use std::fmt;
 
 /// The entry of the Secret for what must be equal to be found, and for nothing else: partition keys, the ids and customers of orders, the
@@ -63,12 +63,12 @@ impl FieldPath {
 
     /// Hands out each value at this path, but null, which says nothing of anybody. Where the data has another shape than the path, what
     /// stands there instead is handed out: it may say what the field would have said.
-    pub fn each(&self, data: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+    pub fn each<'t>(&self, data: &mut Json<'t>, seen: &mut impl FnMut(&mut Json<'t>)) {
         self.each_beyond(None, data, seen);
     }
 
     /// The same but for what departs from the path within its first so many steps: another path has these too, and what stands there.
-    pub fn each_beyond(&self, shared: Option<usize>, data: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+    pub fn each_beyond<'t>(&self, shared: Option<usize>, data: &mut Json<'t>, seen: &mut impl FnMut(&mut Json<'t>)) {
         each(&self.0, 0, shared, data, seen);
     }
 
@@ -83,7 +83,7 @@ impl FieldPath {
     }
 }
 
-fn each(steps: &[Step], depth: usize, shared: Option<usize>, value: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+fn each<'t>(steps: &[Step], depth: usize, shared: Option<usize>, value: &mut Json<'t>, seen: &mut impl FnMut(&mut Json<'t>)) {
     match (steps.get(depth), value) {
         (_, Json::Null) => {}
         (Some(Step::Field(name)), Json::Object(fields)) => {
@@ -130,8 +130,8 @@ mod tests {
 
     #[test]
     fn what_stands_at_a_path_or_in_its_place_is_found_and_null_is_not() {
-        let found = |path: &str, data: Json| {
-            let (mut data, mut found) = (data, Vec::new());
+        let found = |path: &str, data: serde_json::Value| {
+            let (mut data, mut found) = (Json::from(&data), Vec::new());
             FieldPath::parse(path).unwrap().each(&mut data, &mut |value| found.push(value.to_string()));
             found
         };

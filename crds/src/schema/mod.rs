@@ -1,5 +1,6 @@
 //! JSON Schema of an event's data: compiled once, its mistakes told to a person in the notation of our documents.
 
+mod instance;
 mod own;
 mod sample;
 mod sentence;
@@ -10,8 +11,10 @@ mod tests;
 
 pub use sample::sample;
 
+use crate::json::Json;
+use instance::Instance;
 use jsonschema::Validator;
-use serde_json::Value as Json;
+use serde_json::Value;
 
 /// The most mistakes that are told at once.
 pub const MAX_FAULTS: usize = 20;
@@ -20,7 +23,7 @@ const MAX_VALUES: usize = 10_000;
 
 /// A compiled schema. Formats are asserted; nothing is fetched from a network or a file.
 #[derive(Debug)]
-pub struct Schema(Validator);
+pub struct Schema(Validator<Instance>);
 
 /// Something in the data that the schema does not allow: `data.items[1].quantity` and `quantity must be above 0 but is -3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,17 +34,17 @@ pub struct Fault {
 
 impl Schema {
     /// Or every mistake of the schema itself, at most [`MAX_FAULTS`], each at a place such as `schema.properties.total.type`.
-    pub fn compile(schema: &Json) -> Result<Schema, Vec<Fault>> {
+    pub fn compile(schema: &Value) -> Result<Schema, Vec<Fault>> {
         let faults = own::faults(schema);
         if !faults.is_empty() {
             return Err(faults);
         }
-        let validator = jsonschema::options().offline().should_validate_formats(true).build(schema);
+        let validator = jsonschema::options_for::<Instance>().offline().should_validate_formats(true).build(schema);
         validator.map(Schema).map_err(|error| own::of_build(&error))
     }
 
     /// Every mistake, at most [`MAX_FAULTS`]. None: the data is as it should be.
-    pub fn faults(&self, data: &Json) -> Vec<Fault> {
+    pub fn faults(&self, data: &Json<'_>) -> Vec<Fault> {
         if self.0.is_valid(data) {
             return Vec::new();
         }
@@ -62,7 +65,7 @@ impl Schema {
 }
 
 /// How many values there are, counted no further than the bound.
-fn values_up_to(data: &Json, bound: usize) -> usize {
+fn values_up_to(data: &Json<'_>, bound: usize) -> usize {
     let mut count = 1;
     let mut add = |value| {
         if count < bound {

@@ -1,11 +1,13 @@
 use super::*;
+use crate::json::tests::document;
+use proptest::prelude::*;
 use serde_json::json;
 
-fn faults(schema: Json, data: Json) -> Vec<(String, String)> {
-    Schema::compile(&schema).unwrap().faults(&data).into_iter().map(|fault| (fault.path, fault.message)).collect()
+fn faults(schema: Value, data: Value) -> Vec<(String, String)> {
+    Schema::compile(&schema).unwrap().faults(&Json::from(&data)).into_iter().map(|fault| (fault.path, fault.message)).collect()
 }
 
-fn fault(schema: Json, data: Json) -> (String, String) {
+fn fault(schema: Value, data: Value) -> (String, String) {
     faults(schema, data).into_iter().next().expect("nothing found")
 }
 
@@ -61,11 +63,11 @@ fn no_more_than_twenty_mistakes_and_in_large_data_only_the_first() {
     let schema = json!({"items": {"type": "string"}});
     assert_eq!(faults(schema.clone(), json!(vec![1; 500])).len(), MAX_FAULTS);
     assert_eq!(faults(schema, json!(vec![1; 200_000])).len(), 1);
-    let unknown: serde_json::Map<String, Json> = (0..500).map(|n| (format!("f{n}"), Json::Null)).collect();
-    assert_eq!(faults(json!({"properties": {"a": {}}, "additionalProperties": false}), Json::Object(unknown)).len(), MAX_FAULTS);
+    let unknown: serde_json::Map<String, Value> = (0..500).map(|n| (format!("f{n}"), Value::Null)).collect();
+    assert_eq!(faults(json!({"properties": {"a": {}}, "additionalProperties": false}), Value::Object(unknown)).len(), MAX_FAULTS);
 }
 
-fn refused(schema: Json) -> Vec<(String, String)> {
+fn refused(schema: Value) -> Vec<(String, String)> {
     Schema::compile(&schema).unwrap_err().into_iter().map(|fault| (fault.path, fault.message)).collect()
 }
 
@@ -133,4 +135,30 @@ fn nothing_is_fetched_and_an_unknown_kind_of_schema_is_named() {
     }
     let said = refused(json!({"$schema": "https://example.com/mine"}));
     assert!(said[0].0.contains("$schema") && said[0].1.contains("leave $schema out"), "{said:?}");
+}
+
+fn schemas() -> [Value; 5] {
+    [
+        json!({"type": "object", "required": ["a", "b"], "properties": {"a": {"type": ["integer", "string"], "minimum": 0}, "é": {"const": 1}}}),
+        json!({"properties": {"a": {"enum": [1, "a", [], {}, [1, {"a": 1}], null]}, "b": {"type": "array", "uniqueItems": true, "maxItems": 2}}, "additionalProperties": false}),
+        json!({"anyOf": [{"type": "array", "items": {"type": "number", "multipleOf": 0.5}}, {"type": "object", "minProperties": 3, "propertyNames": {"maxLength": 1}}]}),
+        json!({"type": "array", "prefixItems": [{"type": "boolean"}], "unevaluatedItems": false, "contains": {"const": {"a": 1}}}),
+        json!({"$ref": "#/$defs/tree", "$defs": {"tree": {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/tree"}}}}),
+    ]
+}
+
+proptest! {
+    /// The same schema, compiled for serde_json's own tree.
+    #[test]
+    fn a_message_is_judged_as_serde_jsons_tree_of_it_is(text in document()) {
+        let (data, value): (Json, Value) = (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text).unwrap());
+        for schema in schemas() {
+            let library = jsonschema::options().offline().should_validate_formats(true).build(&schema).unwrap();
+            let mut expected = Vec::new();
+            library.iter_errors(&value).for_each(|error| sentence::of_data(&error, &mut expected));
+            expected.truncate(MAX_FAULTS);
+            prop_assert_eq!(Schema::compile(&schema).unwrap().faults(&data), expected, "{} on {}", schema, text);
+            prop_assert_eq!(Schema::compile(&schema).unwrap().faults(&Json::from(&value)).is_empty(), library.is_valid(&value));
+        }
+    }
 }

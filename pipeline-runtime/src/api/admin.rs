@@ -56,7 +56,7 @@ async fn ask(call: Call) -> Result<Answer, Problem> {
     let requests = requests(&call)?;
     let Call { api, head, body, principal, .. } = call;
     let read = body::read(&head.headers, body, LONGEST_BODY, &api.budget).await?;
-    let wish: Wish = serde_json::from_value(read.value)
+    let wish: Wish = serde_json::from_value((&read.said()?).into())
         .map_err(|error| Problem::field("backend", format!("send {{\"backend\": \"<name>\"}}, a name of spec.backends: {error}")))?;
     let known = requests.backends();
     if !known.contains(&wish.backend) {

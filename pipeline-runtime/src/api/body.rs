@@ -5,6 +5,7 @@ use super::json;
 use crate::codec::{self, Weight};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, StatusCode, header};
+use crds::json::Json;
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,11 +73,17 @@ impl Share {
     }
 }
 
-/// A JSON body as it came, and what it says.
+/// A JSON body as it came, of which it is known that what it says fits into memory.
 pub struct JsonBody {
     pub text: Bytes,
-    pub value: serde_json::Value,
     pub share: Share,
+}
+
+impl JsonBody {
+    /// What it says, in its own texts.
+    pub fn said(&self) -> Result<Json<'_>, Problem> {
+        json::parse(&self.text)
+    }
 }
 
 /// The largest body for a topic.
@@ -112,8 +119,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize, budget: &Budget
     }
     // Once more for the text, which becomes the message.
     share.take(weight + text.len())?;
-    let value = json::parse(&text)?;
-    Ok(JsonBody { text, value, share })
+    Ok(JsonBody { text, share })
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {

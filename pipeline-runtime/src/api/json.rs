@@ -3,12 +3,15 @@
 use super::errors::Problem;
 use crate::codec::changed;
 pub use crate::codec::weigh;
+use crds::json::{Json, Object, Text};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::Number;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 /// Parses a body. What is wrong is said with its line and column.
-pub fn parse(body: &[u8]) -> Result<Json, Problem> {
+pub fn parse(body: &[u8]) -> Result<Json<'_>, Problem> {
     let text = std::str::from_utf8(body).map_err(|e| {
         let message = format!("the body is not UTF-8: the byte at position {} is none of any character", e.valid_up_to());
         Problem::bad_request("invalid_utf8", message)
@@ -32,62 +35,85 @@ pub fn parse(body: &[u8]) -> Result<Json, Problem> {
 
 /// A JSON value read more strictly than serde_json does by itself: of a key given twice it would silently take the last,
 /// and another reader of the same message the first. A NUL character is legal JSON that PostgreSQL cannot hold.
-struct Strict(Json);
+struct Strict<'t>(Json<'t>);
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
+impl<'t> Deserialize<'t> for Strict<'t> {
+    fn deserialize<D: Deserializer<'t>>(deserializer: D) -> Result<Strict<'t>, D::Error> {
         deserializer.deserialize_any(StrictVisitor).map(Strict)
     }
 }
 
 struct StrictVisitor;
 
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Json;
+impl<'t> Visitor<'t> for StrictVisitor {
+    type Value = Json<'t>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'t>, E> {
         Ok(Json::Bool(value))
     }
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'t>, E> {
         Ok(Json::Number(value.into()))
     }
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'t>, E> {
         Ok(Json::Number(value.into()))
     }
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json, E> {
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json<'t>, E> {
         Number::from_f64(value).map(Json::Number).ok_or_else(|| E::custom("a number that is not finite"))
     }
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Json, E> {
+    fn visit_borrowed_str<E: de::Error>(self, value: &'t str) -> Result<Json<'t>, E> {
+        storable(value)?;
+        Ok(Json::from(value))
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Json<'t>, E> {
         self.visit_string(value.to_owned())
     }
-    fn visit_string<E: de::Error>(self, value: String) -> Result<Json, E> {
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Json<'t>, E> {
         storable(&value)?;
-        Ok(Json::String(value))
+        Ok(Json::from(value))
     }
-    fn visit_unit<E>(self) -> Result<Json, E> {
+    fn visit_unit<E>(self) -> Result<Json<'t>, E> {
         Ok(Json::Null)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
+    fn visit_seq<A: SeqAccess<'t>>(self, mut seq: A) -> Result<Json<'t>, A::Error> {
         let mut list = Vec::new();
         while let Some(Strict(value)) = seq.next_element()? {
             list.push(value);
         }
         Ok(Json::Array(list))
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            storable(&key)?;
-            if map.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("the key {key:?} is given twice")));
+    fn visit_map<A: MapAccess<'t>>(self, mut entries: A) -> Result<Json<'t>, A::Error> {
+        let (mut fields, mut names) = (Vec::new(), Names::default());
+        while let Some(Text(name)) = entries.next_key()? {
+            storable(&name)?;
+            if names.have(&name, &fields) {
+                return Err(de::Error::custom(format_args!("the key {name:?} is given twice")));
             }
             let Strict(value) = entries.next_value()?;
-            map.insert(key, value);
+            fields.push((name, value));
         }
-        Ok(Json::Object(map))
+        Ok(Json::Object(Object::of(fields)))
+    }
+}
+
+/// The names in an object so far, once they are too many to look at each.
+#[derive(Default)]
+struct Names<'t>(HashSet<Cow<'t, str>>);
+
+impl<'t> Names<'t> {
+    const MANY: usize = 16;
+
+    fn have(&mut self, name: &Cow<'t, str>, fields: &[(Cow<'t, str>, Json<'t>)]) -> bool {
+        match fields.len() {
+            0..Self::MANY => fields.iter().any(|(known, _)| known == name),
+            Self::MANY => {
+                self.0.extend(fields.iter().map(|(known, _)| known.clone()));
+                !self.0.insert(name.clone())
+            }
+            _ => !self.0.insert(name.clone()),
+        }
     }
 }
 
@@ -154,7 +180,7 @@ mod tests {
         #[test]
         fn the_strict_reader_reads_what_serde_json_reads(text in "[\\[\\]{}\",:0-9a-c.eE\\\\ -]{0,40}") {
             let ours = parse(text.as_bytes());
-            match serde_json::from_str::<Json>(&text) {
+            match serde_json::from_str::<serde_json::Value>(&text) {
                 Ok(value) => if let Ok(ours) = ours { prop_assert_eq!(ours, value) },
                 Err(_) => prop_assert!(ours.is_err()),
             }

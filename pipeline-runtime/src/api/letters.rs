@@ -100,7 +100,7 @@ pub(super) async fn replay(State(api): Shared, request: Request) -> Response {
         let config = call.api.admin.as_ref().map(|admin| admin.config.load_full()).ok_or_else(not_kept)?;
         let Call { api, head, body, principal, .. } = call;
         let read = body::read(&head.headers, body, LONGEST_BODY, &api.budget).await?;
-        let wish: Wish = serde_json::from_value(read.value).map_err(|error| {
+        let wish: Wish = serde_json::from_value((&read.said()?).into()).map_err(|error| {
             Problem::field("ids", format!("send {{\"ids\": [...]}}, or any of topic, errorType, from, to, again, above and limit: {error}"))
         })?;
         let limit = wish.limit.unwrap_or(AT_ONCE);

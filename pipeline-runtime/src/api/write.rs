@@ -10,8 +10,8 @@ use crate::pii::Encrypted;
 use crate::store::{Change, unstorable};
 use axum::body::Bytes;
 use chrono::Utc;
+use crds::json::{Json, Object};
 use crds::pipeline::Idempotency;
-use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -61,17 +61,18 @@ impl Ready {
 pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, route: &str, naming: Naming) -> Result<Ready, Problem> {
     let Call { api, id: request, principal, head, body, trace, place } = call;
     let read = body::read(&head.headers, body, body::limit(to.topic.max_message_bytes), &api.budget).await?;
+    let said = read.said()?;
     let contract = api.contract.load_full();
     let Some(event) = contract.event(&to.event) else {
         return Err(Problem::unavailable("reloading", "this pipeline is taking over a changed document: send it again", 1));
     };
-    let body_hash = if request.given { event.hash(&read.value) } else { [0; 32] };
-    let Json::Object(mut data) = read.value else {
+    let body_hash = if request.given { event.hash(&said) } else { [0; 32] };
+    let Json::Object(mut data) = said else {
         return Err(Problem::field("", "the body must be a JSON object"));
     };
     let event_id = event_id(&principal, route, request.text());
     let derived = || order_id(&principal, route, request.text());
-    let (order_id, text) = with_order_id(&mut data, read.text, naming, derived)?;
+    let (order_id, text) = with_order_id(&mut data, read.text.clone(), naming, derived)?;
     let mut data = Json::Object(data);
     let time = Utc::now();
     let attributes = [(attribute::REQUEST_ID, request.text()), (attribute::PRINCIPAL, &*principal)];
@@ -104,7 +105,7 @@ pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, rou
 }
 
 /// Encrypts the fields of persons, in the data and in the text that is sent. What of the data only the contract sees is returned.
-fn hide(event: &EventContract, decoded: &mut Decoded, draft: &mut Draft) -> Result<Encrypted, Problem> {
+fn hide<'t>(event: &EventContract, decoded: &mut Decoded<'t>, draft: &mut Draft) -> Result<Encrypted<'t>, Problem> {
     let Some(fields) = event.encrypted() else { return Ok(Encrypted::default()) };
     let text = std::str::from_utf8(&draft.data).ok();
     let (plain, text) = fields.encrypt(&mut decoded.data, text, &decoded.id).map_err(|why| {
@@ -116,7 +117,7 @@ fn hide(event: &EventContract, decoded: &mut Decoded, draft: &mut Draft) -> Resu
 
 /// The event's key and what it does, if all holds. The contract is held to what the fields say, what goes further is made of what is
 /// encrypted.
-fn hold(event: &EventContract, topic: &str, decoded: &mut Decoded, mut hidden: Encrypted) -> Result<(String, Change), Problem> {
+fn hold<'t>(event: &EventContract, topic: &str, decoded: &mut Decoded<'t>, mut hidden: Encrypted<'t>) -> Result<(String, Change), Problem> {
     // Rules may speak of the key. Where it cannot be made, the schema mostly has the better words for it.
     let key = event.key(&Message { topic, key: None, decoded });
     event.swap(decoded, &mut hidden);
@@ -154,21 +155,16 @@ fn source<'a>(event: &'a EventContract, column: &str) -> &'a str {
 }
 
 /// The order's id, and the text of the data with it: the client's own bytes where nothing was missing.
-fn with_order_id(
-    data: &mut Map<String, Json>,
-    text: Bytes,
-    naming: Naming,
-    derived: impl FnOnce() -> Uuid,
-) -> Result<(String, Bytes), Problem> {
+fn with_order_id(data: &mut Object<'_>, text: Bytes, naming: Naming, derived: impl FnOnce() -> Uuid) -> Result<(String, Bytes), Problem> {
     match data.get(ORDER_ID) {
         Some(Json::String(given)) => {
             if let Naming::Path(named) = naming
-                && named != *given
+                && named != **given
             {
                 return Err(Problem::field(ORDER_ID, format!("is {given:?}, but the path names the order {named:?}")));
             }
             must_be_order_id(given).map_err(|message| Problem::field(ORDER_ID, message))?;
-            Ok((given.clone(), text))
+            Ok((given.clone().into_owned(), text))
         }
         Some(_) => Err(Problem::field(ORDER_ID, "must be a string")),
         None => {
@@ -178,7 +174,7 @@ fn with_order_id(
                 Naming::Body => return Err(Problem::field(ORDER_ID, "is required")),
             };
             let text = insert_first(&text, &id, data.is_empty());
-            data.insert(ORDER_ID.to_owned(), id.clone().into());
+            data.insert(ORDER_ID, id.clone().into());
             Ok((id, text))
         }
     }

@@ -4,7 +4,7 @@ use super::{DecodeError, Decoded, Draft, attribute, broker_time, own_attributes,
 use crate::broker::{Header, Incoming};
 use bytes::Bytes;
 use chrono::DateTime;
-use serde_json::{Map, Value as Json};
+use crds::json::{Json, Object};
 use std::borrow::Cow;
 
 pub(super) fn headers(draft: &Draft) -> Vec<Header> {
@@ -17,17 +17,18 @@ pub(super) fn attributes(draft: &Draft) -> impl Iterator<Item = (&str, Cow<'_, s
     own.into_iter().chain(further.map(|(name, value)| (name, Cow::Borrowed(value))))
 }
 
-pub(super) fn decode(message: &Incoming, data: Json) -> Result<Decoded, DecodeError> {
-    let mut attributes = Map::new();
+pub(super) fn decode<'m>(message: &'m Incoming, data: Json<'m>) -> Result<Decoded<'m>, DecodeError> {
+    let mut attributes = Vec::with_capacity(message.headers.len());
     for header in message.headers.iter().filter(|header| ![attribute::STAMP, attribute::ORIGIN].contains(&&*header.name)) {
         match std::str::from_utf8(&header.value) {
             // Of several headers of a name the last one counts, as everywhere in Kafka.
-            Ok(value) => drop(attributes.insert(header.name.to_string(), Json::from(value))),
+            Ok(value) => attributes.push((Cow::Borrowed(&*header.name), Json::from(value))),
             Err(_) if is_own(&header.name) => return Err(DecodeError(format!("the header {} is not UTF-8", header.name))),
             // A binary header of somebody else (tracing, a connector) is none of ours to judge.
             Err(_) => {}
         }
     }
+    let attributes = Object::of(attributes);
     let text = |name: &str| attributes.get(name).and_then(Json::as_str);
     let id = text(attribute::ID).unwrap_or_default().to_owned();
     // Others may mean something else by a header of that name: what is no time says nothing.

@@ -4,11 +4,11 @@ use super::{DecodeError, Decoded, Draft, broker_time, own_attributes, rfc3339};
 use crate::broker::Incoming;
 use bytes::Bytes;
 use chrono::DateTime;
-use serde_json::{Map, Value as Json};
+use crds::json::{Json, Object};
 
 /// The data goes in as the text that it is: it is not parsed again.
 pub(super) fn body(draft: &Draft) -> Bytes {
-    let attributes: Map<String, Json> = own_attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value))).collect();
+    let attributes: Object = own_attributes(draft).map(|(name, value)| (name, Json::from(value))).collect();
     let head = format!(
         r#"{{"messageId":{},"publishTime":"{}","attributes":{},"data":"#,
         Json::from(draft.id.as_str()),
@@ -22,13 +22,13 @@ pub(super) fn body(draft: &Draft) -> Bytes {
     Bytes::from(body)
 }
 
-pub(super) fn decode(message: &Incoming, body: Json) -> Result<Decoded, DecodeError> {
+pub(super) fn decode<'m>(message: &Incoming, body: Json<'m>) -> Result<Decoded<'m>, DecodeError> {
     let wrong = |what: &str| Err(DecodeError(what.to_owned()));
     let Json::Object(mut body) = body else {
         return wrong("the body must be an object of messageId, publishTime, attributes and data");
     };
     let id = match body.remove("messageId") {
-        Some(Json::String(id)) => id,
+        Some(Json::String(id)) => id.into_owned(),
         Some(Json::Number(id)) => id.to_string(),
         Some(Json::Null) | None => String::new(),
         Some(_) => return wrong("messageId must be a text"),
@@ -43,7 +43,7 @@ pub(super) fn decode(message: &Incoming, body: Json) -> Result<Decoded, DecodeEr
     };
     let attributes = match body.remove("attributes") {
         Some(Json::Object(attributes)) => attributes,
-        Some(Json::Null) | None => Map::new(),
+        Some(Json::Null) | None => Object::new(),
         Some(_) => return wrong("attributes must be an object"),
     };
     match body.remove("data") {

@@ -1,5 +1,6 @@
 use super::{DecodeError, digits};
-use serde_json::{Value as Json, error::Category};
+use crds::json::Json;
+use serde_json::error::Category;
 
 /// The most that a body may take once it is parsed. A pod of 128 MiB must be able to read whatever lies on a broker, or it would
 /// die of it again and again.
@@ -8,7 +9,7 @@ pub const MAX_WEIGHT: usize = 32 << 20;
 /// What a body becomes when it is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight {
-    /// About what it takes in memory: an object is a tree node of 632 bytes even when it has one field.
+    /// About what it takes in memory at most: as serde_json's tree, whose objects are nodes of 632 bytes even when they have one field.
     pub bytes: usize,
     /// How deep it is nested.
     pub depth: usize,
@@ -50,7 +51,7 @@ pub fn weigh(body: &[u8]) -> Weight {
 
 /// Parses a body, which as a whole is called `root` where a field of it is named. The parser stops behind 127 levels of nesting, so that a
 /// hostile body cannot overflow the stack.
-pub(super) fn parse(body: &[u8], root: &str) -> Result<Json, DecodeError> {
+pub(super) fn parse<'b>(body: &'b [u8], root: &str) -> Result<Json<'b>, DecodeError> {
     // No byte weighs more than an object: most bodies need no second look.
     if body.len() > MAX_WEIGHT / 1024 {
         let weight = weigh(body).bytes;

@@ -19,9 +19,9 @@ pub use topics::{Codecs, Undecoded, Unwritten};
 use crate::broker::{Incoming, Outgoing, Position, Target};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
+use crds::json::{Json, Object};
 use crds::pipeline::Envelope;
 use crds::runtime_config::TopicConfig;
-use serde_json::{Map, Value as Json};
 
 /// Attributes that the pipeline itself writes. In a Bare topic attributes are the headers.
 pub mod attribute {
@@ -60,14 +60,14 @@ pub struct Draft {
     pub data: Bytes,
 }
 
-/// A message taken apart.
+/// A message taken apart. Its texts are those of the message.
 #[derive(Clone, Debug)]
-pub struct Decoded {
+pub struct Decoded<'m> {
     /// Never empty: a message without an id has its place and time (topic/partition/offset@milliseconds) as its id.
     pub id: String,
     pub publish_time: DateTime<Utc>,
-    pub attributes: Map<String, Json>,
-    pub data: Json,
+    pub attributes: Object<'m>,
+    pub data: Json<'m>,
 }
 
 /// Why a message cannot be read. It is never worth another try.
@@ -93,7 +93,7 @@ pub fn encode(topic: &TopicConfig, draft: &Draft) -> Outgoing {
 }
 
 /// A message that says nothing of its id is known by its place.
-fn finish(message: &Incoming, mut decoded: Decoded) -> Result<Decoded, DecodeError> {
+fn finish<'m>(message: &Incoming, mut decoded: Decoded<'m>) -> Result<Decoded<'m>, DecodeError> {
     if decoded.id.is_empty() {
         decoded.id = origin(message).map_or_else(|| place_in_time(&message.at, message.timestamp_ms), str::to_owned);
     }
@@ -103,12 +103,12 @@ fn finish(message: &Incoming, mut decoded: Decoded) -> Result<Decoded, DecodeErr
     Ok(decoded)
 }
 
-impl Decoded {
+impl<'m> Decoded<'m> {
     /// What readers will see of a draft: so its contract can be checked before it is published. The draft's key and data are not looked at.
-    pub fn of(topic: &TopicConfig, draft: &Draft, data: Json) -> Decoded {
+    pub fn of(topic: &TopicConfig, draft: &Draft, data: Json<'m>) -> Decoded<'m> {
         let attributes = match topic.envelope {
-            Envelope::Bare => bare::attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value))).collect(),
-            Envelope::Attributes => own_attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value))).collect(),
+            Envelope::Bare => bare::attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value.into_owned()))).collect(),
+            Envelope::Attributes => own_attributes(draft).map(|(name, value)| (name.to_owned(), Json::from(value.to_owned()))).collect(),
         };
         Decoded { id: draft.id.clone(), publish_time: draft.time, attributes, data }
     }

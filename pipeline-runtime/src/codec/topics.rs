@@ -5,10 +5,10 @@ use super::avro::{AvroTopic, Unfit, Wanted};
 use super::{DecodeError, Decoded, bare, envelope, finish, json};
 use crate::broker::Incoming;
 use bytes::Bytes;
+use crds::json::Json;
 use crds::pipeline::{ConfigMapKeyRef, Envelope};
 use crds::runtime_config::{CodecConfig, RuntimeConfig, TopicConfig};
 use futures::future::join_all;
-use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -88,12 +88,12 @@ impl Codecs {
     }
 
     /// The body of a message of this data, which came as this JSON text; the data becomes what readers will see of it.
-    pub fn body(&self, topic: &TopicConfig, text: Bytes, data: &mut Json) -> Result<Bytes, Unwritten> {
+    pub fn body(&self, topic: &TopicConfig, text: Bytes, data: &mut Json<'_>) -> Result<Bytes, Unwritten> {
         self.avro(topic).map_or(Ok(text), |avro| avro.write(data))
     }
 
     /// Takes a message apart; its body is parsed once.
-    pub fn decode(&self, topic: &TopicConfig, message: &Incoming) -> Result<Decoded, Undecoded> {
+    pub fn decode<'m>(&self, topic: &TopicConfig, message: &'m Incoming) -> Result<Decoded<'m>, Undecoded> {
         let body = match &message.payload {
             Some(body) if !body.is_empty() => body,
             _ => return Err(DecodeError("the message has no body".into()).into()),
@@ -110,7 +110,7 @@ impl Codecs {
     }
 
     /// The same where somebody may have to be asked first. The error says why that was in vain: the message may be read another time.
-    pub async fn decode_asking(&self, topic: &TopicConfig, message: &Incoming) -> Result<Result<Decoded, DecodeError>, String> {
+    pub async fn decode_asking<'m>(&self, topic: &TopicConfig, message: &'m Incoming) -> Result<Result<Decoded<'m>, DecodeError>, String> {
         loop {
             match self.decode(topic, message) {
                 Ok(decoded) => return Ok(Ok(decoded)),

@@ -133,7 +133,7 @@ pub fn document(file: &Path, text: &str, purpose: Purpose) -> Result<crds::Order
     };
     let pipeline = read_for(text, purpose).map_err(told)?;
     // What Avro makes of an order is known where its schema is.
-    let seen = |topic: &TopicConfig, data| (topic.codec == CodecConfig::Json).then_some(Ok(data));
+    let seen = |topic: &TopicConfig, _: &mut crds::json::Json<'_>| (topic.codec == CodecConfig::Json).then_some(Ok(()));
     match generator::misfit(&crds::resolve(&pipeline), seen) {
         None => Ok(pipeline),
         Some(why) => {

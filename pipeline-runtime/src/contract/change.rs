@@ -4,8 +4,9 @@ use super::{EventContract, Message, Violation};
 use crate::store::{Change, Fields};
 use chrono::{DateTime, Utc};
 use crds::expression::{Compiled, EvaluationError, Input};
+use crds::json::Json;
 use crds::pipeline::{Effect, FIELDS_OF_EVERY_ORDER, FIELDS_OF_THE_STORE};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Map, Number, Value};
 
 /// Longer ids would not fit the index of a store.
 const MAX_ID_CHARS: usize = 500;
@@ -98,9 +99,9 @@ fn replace<T>(field: &mut Option<T>, value: Option<T>) {
 }
 
 /// What an expression gives; None where its path is missing.
-fn value(expression: &Compiled, input: &Input<'_>) -> Result<Option<Json>, Violation> {
+fn value(expression: &Compiled, input: &Input<'_>) -> Result<Option<Value>, Violation> {
     match expression.json(input) {
-        Ok(value) => Ok(Some(value.into_owned())),
+        Ok(value) => Ok(Some(Value::from(&*value))),
         Err(EvaluationError::Missing { .. }) => Ok(None),
         Err(error) => Err(Violation::of(expression, error)),
     }
@@ -110,7 +111,7 @@ fn value(expression: &Compiled, input: &Input<'_>) -> Result<Option<Json>, Viola
 fn optional<T>(
     expression: Option<&Compiled>,
     input: &Input<'_>,
-    read: impl Fn(&Json) -> Result<T, &'static str>,
+    read: impl Fn(&Json<'_>) -> Result<T, &'static str>,
 ) -> Result<Option<T>, Violation> {
     let Some(expression) = expression else { return Ok(None) };
     let value = match expression.json(input) {
@@ -138,29 +139,29 @@ fn identifier(expression: &Compiled, input: &Input<'_>) -> Result<String, Violat
     Ok(id)
 }
 
-fn text(value: &Json) -> Result<String, &'static str> {
+fn text(value: &Json<'_>) -> Result<String, &'static str> {
     match value {
-        Json::String(text) => Ok(text.clone()),
+        Json::String(text) => Ok(text.clone().into_owned()),
         Json::Number(number) if !number.is_f64() => Ok(number.to_string()),
         _ => Err("a text"),
     }
 }
 
-fn json_text(value: &Json) -> Result<String, &'static str> {
+fn json_text(value: &Json<'_>) -> Result<String, &'static str> {
     Ok(value.to_string())
 }
 
-fn time(value: &Json) -> Result<DateTime<Utc>, &'static str> {
+fn time(value: &Json<'_>) -> Result<DateTime<Utc>, &'static str> {
     const MUST: &str = "a time such as 2025-01-31T12:00:00Z";
     let text = value.as_str().ok_or(MUST)?;
     DateTime::parse_from_rfc3339(text).map(|time| time.to_utc()).map_err(|_| MUST)
 }
 
 /// The decimal text of an amount. Many write amounts as texts, so that no float ever touches them.
-fn amount(value: &Json) -> Result<String, &'static str> {
+fn amount(value: &Json<'_>) -> Result<String, &'static str> {
     match value {
         Json::Number(number) => Ok(decimal(number)),
-        Json::String(text) if is_decimal(text) => Ok(text.clone()),
+        Json::String(text) if is_decimal(text) => Ok(text.clone().into_owned()),
         _ => Err("a number"),
     }
 }

@@ -1,9 +1,9 @@
-use serde_json::Value as Json;
+use crds::json::Json;
 use sha2::{Digest, Sha256};
 
 /// The hash of what data says: spaces and the order of fields do not count, so that a client may write the same order anew.
 /// (A number counts as it is written: 1.0 is not 1.) It is kept with each order, so how it is made must never change.
-pub fn content_hash(value: &Json) -> [u8; 32] {
+pub fn content_hash(value: &Json<'_>) -> [u8; 32] {
     let mut hash = Hashing { sha: Sha256::new(), waiting: [0; 512], len: 0 };
     hash.value(value);
     hash.flush();
@@ -19,7 +19,7 @@ struct Hashing {
 }
 
 impl Hashing {
-    fn value(&mut self, value: &Json) {
+    fn value(&mut self, value: &Json<'_>) {
         match value {
             Json::Null => self.piece(b'n', &[]),
             Json::Bool(is) => self.piece(b'b', &[u8::from(*is)]),
@@ -33,7 +33,7 @@ impl Hashing {
                 self.length(b'a', all.len());
                 all.iter().for_each(|value| self.value(value));
             }
-            // serde_json's maps are sorted by key.
+            // Objects are sorted by name.
             Json::Object(all) => {
                 self.length(b'o', all.len());
                 for (name, value) in all {
@@ -77,9 +77,16 @@ impl Hashing {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+
+    fn hash(value: &Value) -> [u8; 32] {
+        content_hash(&value.into())
+    }
 
     #[test]
     fn what_says_the_same_has_the_same_hash_and_nothing_else_has() {
@@ -109,17 +116,28 @@ mod tests {
         ];
         for (n, one) in values.iter().enumerate() {
             for (m, other) in values.iter().enumerate() {
-                assert_eq!(content_hash(one) == content_hash(other), n == m, "{one} {other}");
+                assert_eq!(hash(one) == hash(other), n == m, "{one} {other}");
             }
         }
         let again: Json = serde_json::from_str(r#"{ "b":[],  "a":[] }"#).unwrap_or_default();
-        assert_eq!(content_hash(&again), content_hash(&json!({"a": [], "b": []})));
+        assert_eq!(content_hash(&again), hash(&json!({"a": [], "b": []})));
     }
 
     #[test]
     fn the_hash_stays_what_it_is_in_stores() {
-        let hash = content_hash(&json!({"orderId": "o-1", "items": [{"quantity": 2, "price": 1.5}], "ok": true, "note": null}));
+        let hash = hash(&json!({"orderId": "o-1", "items": [{"quantity": 2, "price": 1.5}], "ok": true, "note": null}));
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "051291d6fa8fe215d0b0ea86f0ab0f2c2d7ecaf223a68c693874ffb762e13fbe");
+    }
+
+    proptest! {
+        /// As they lay in serde_json's maps when the first orders were kept: sorted, and of a name given twice the last.
+        #[test]
+        fn the_order_of_fields_and_a_name_given_twice_change_nothing(fields in proptest::collection::vec(("[ab\u{e9}]{0,2}", any::<i64>()), 0..40)) {
+            let text = |field: &(String, i64)| format!("\"{}\":{{\"b\":1,\"a\":{},\"b\":2}}", field.0, field.1);
+            let text = format!("{{{}}}", fields.iter().map(text).collect::<Vec<_>>().join(","));
+            let map: BTreeMap<&str, Value> = fields.iter().map(|(name, number)| (name.as_str(), json!({"a": number, "b": 2}))).collect();
+            prop_assert_eq!(content_hash(&serde_json::from_str(&text).unwrap()), hash(&json!(map)));
+        }
     }
 }

@@ -15,10 +15,10 @@ use crate::pii::{Body, Encrypted, Fields, Keyring, Opened, Unreadable};
 use crate::store::Change;
 use compile::Expressions;
 use crds::expression::{Compiled, EvaluationError, Input};
+use crds::json::Json;
 use crds::pipeline::Effect;
 use crds::runtime_config::{EventConfig, RuntimeConfig};
 use crds::schema::{MAX_FAULTS, Schema};
-use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub struct EventContract {
 pub struct Message<'a> {
     pub topic: &'a str,
     pub key: Option<&'a str>,
-    pub decoded: &'a Decoded,
+    pub decoded: &'a Decoded<'a>,
 }
 
 /// Something that does not hold, and where: `data.items[1].quantity`.
@@ -161,7 +161,7 @@ impl EventContract {
             Some(when) => when.bool(&message.input()).map_err(|error| (when, error)),
             None => Ok(match message.decoded.attributes.get(attribute::TYPE) {
                 None | Some(Json::Null) => true,
-                Some(kind) => *kind == self.config.name,
+                Some(kind) => *kind == *self.config.name,
             }),
         }
     }
@@ -172,13 +172,13 @@ impl EventContract {
     }
 
     /// Encrypts again what of a message was decrypted for its event to be known: what leaves the process is made of that.
-    pub fn hide(&self, topic: &Fields, opened: Opened, decoded: &mut Decoded, body: Body<'_>) -> Result<(), (String, Unreadable)> {
+    pub fn hide(&self, topic: &Fields, opened: Opened, decoded: &mut Decoded<'_>, body: Body<'_>) -> Result<(), (String, Unreadable)> {
         let Some(own) = &self.encrypted else { return Ok(()) };
         own.hide(topic, opened, &mut decoded.data, body, &decoded.id)
     }
 
     /// The other view of data that the event's fields were encrypted in.
-    pub fn swap(&self, decoded: &mut Decoded, hidden: &mut Encrypted) {
+    pub fn swap<'m>(&self, decoded: &mut Decoded<'m>, hidden: &mut Encrypted<'m>) {
         if let Some(fields) = self.encrypted() {
             fields.swap(&mut decoded.data, hidden);
         }
@@ -223,12 +223,12 @@ impl EventContract {
     }
 
     /// By which the same Create is known again: the hash of its data as it says what it says, before it is encrypted.
-    pub fn content(&self, data: &Json) -> [u8; 32] {
+    pub fn content(&self, data: &Json<'_>) -> [u8; 32] {
         if self.config.effect == Effect::Create { self.hash(data) } else { [0; 32] }
     }
 
     /// The hash of an event's data, or of the request that it came with. Where fields are encrypted nobody can try values on it.
-    pub fn hash(&self, data: &Json) -> [u8; 32] {
+    pub fn hash(&self, data: &Json<'_>) -> [u8; 32] {
         let hash = content_hash(data);
         self.encrypted().map_or(hash, |fields| fields.hash(&hash))
     }

@@ -1,8 +1,9 @@
 use super::*;
 use chrono::{TimeZone, Utc};
+use crds::json::Object;
 use crds::pipeline::{Effect, Emit, Rule};
 use crds::runtime_config::OrderExpressions;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 fn event(name: &str) -> EventConfig {
@@ -44,12 +45,13 @@ fn one(event: EventConfig) -> Contract {
     contract(vec![event]).unwrap()
 }
 
-fn decoded(attributes: Json, data: Json) -> Decoded {
-    let Json::Object(attributes) = attributes else { panic!("attributes must be an object") };
+fn decoded(attributes: Json, data: Json) -> Decoded<'static> {
+    let attributes = Object::from(attributes.as_object().expect("attributes must be an object")).into_owned();
+    let data = crds::json::Json::from(&data).into_owned();
     Decoded { id: "m-1".into(), publish_time: Utc.with_ymd_and_hms(2025, 1, 31, 12, 0, 0).unwrap(), attributes, data }
 }
 
-fn message(decoded: &Decoded) -> Message<'_> {
+fn message<'a>(decoded: &'a Decoded<'_>) -> Message<'a> {
     Message { topic: "orders", key: Some("k"), decoded }
 }
 
@@ -178,7 +180,7 @@ fn a_change_holds_what_the_document_names() {
     assert_eq!(change.fields.status.as_deref(), Some("NEW"), "set writes the order's own columns too");
     assert_eq!(Json::Object(change.set), json!({"allocation": "FORCED", "note": null}));
     assert_eq!(Json::Object(change.append), json!({"history": {"by": 42}}));
-    assert_eq!(change.content, content_hash(&data));
+    assert_eq!(change.content, content_hash(&(&data).into()));
 }
 
 #[test]

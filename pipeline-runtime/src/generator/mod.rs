@@ -10,12 +10,12 @@ use crate::publish::{For, Publisher};
 use crate::telemetry::{End, Instruments, Kind, Metric, Value};
 use arc_swap::ArcSwap;
 use chrono::{DateTime, SecondsFormat, Utc};
+use crds::json::Json;
 use crds::runtime_config::{GeneratorConfig, RuntimeConfig, TopicConfig};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::Value as Json;
 use shapes::Maker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,7 +119,7 @@ impl Work {
     }
 
     /// The next order, if one is due.
-    fn next(&mut self, now: Instant) -> Option<Json> {
+    fn next(&mut self, now: Instant) -> Option<serde_json::Value> {
         let every = self.every?;
         if now.duration_since(self.due) > MAX_ARREARS {
             self.due = now;
@@ -133,9 +133,9 @@ impl Work {
 }
 
 /// An order as its readers will see it.
-fn as_read(event: &str, id: &str, time: DateTime<Utc>, data: Json) -> Decoded {
+fn as_read<'t>(event: &str, id: &str, time: DateTime<Utc>, data: Json<'t>) -> Decoded<'t> {
     let attributes = [(attribute::TYPE, event), (attribute::ID, id), ("source", "generator")];
-    let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let attributes = attributes.into_iter().map(|(name, value)| (name, Json::from(value.to_owned()))).collect();
     Decoded { id: id.to_owned(), publish_time: time, attributes, data }
 }
 
@@ -145,9 +145,9 @@ fn key(event: &EventContract, message: &Message<'_>) -> Result<String, String> {
     first.map_or_else(|| event.key(message), Err).map_err(|violation| format!("{}: {}", violation.field, violation.message))
 }
 
-/// Why no order that the generator would make can be what it is to publish. None: some can, or other mistakes come first. `seen` says what
-/// readers of a topic see of data, or why it cannot be written there; None where it does not know the topic.
-pub fn misfit(config: &RuntimeConfig, seen: impl Fn(&TopicConfig, Json) -> Option<Result<Json, String>>) -> Option<String> {
+/// Why no order that the generator would make can be what it is to publish. None: some can, or other mistakes come first. `seen` makes of
+/// data what readers of a topic see of it, or says why it cannot be written there; None where it does not know the topic.
+pub fn misfit(config: &RuntimeConfig, seen: impl Fn(&TopicConfig, &mut Json<'_>) -> Option<Result<(), String>>) -> Option<String> {
     const TRIED: usize = 20;
     let plan = Plan::of(config)?;
     let contract = Contract::unencrypted(config).ok()?;
@@ -155,7 +155,9 @@ pub fn misfit(config: &RuntimeConfig, seen: impl Fn(&TopicConfig, Json) -> Optio
     let (mut maker, mut random) = (Maker::new(plan.settings.shape, plan.settings.customers), StdRng::seed_from_u64(0));
     let mut first = None;
     for _ in 0..TRIED {
-        let key = seen(&plan.topic, maker.next(&mut random))?.and_then(|data| {
+        let order = maker.next(&mut random);
+        let mut data = Json::from(&order);
+        let key = seen(&plan.topic, &mut data)?.and_then(|()| {
             let decoded = as_read(&event.config.name, "generated", Utc::now(), data);
             key(event, &Message { topic: &plan.topic.name, key: None, decoded: &decoded })
         });
@@ -208,13 +210,13 @@ impl Generator {
         }
     }
 
-    async fn publish(&self, plan: Arc<Plan>, data: Json, told: bool) -> Result<(), String> {
+    async fn publish(&self, plan: Arc<Plan>, order: serde_json::Value, told: bool) -> Result<(), String> {
         let Plan { settings, topic } = &*plan;
         let contract = self.contract.load_full();
         let event = contract.event(&settings.publishes).ok_or_else(|| format!("event {} is not in the document", settings.publishes))?;
         let time = Utc::now();
         let id = uuid::Uuid::new_v4().to_string();
-        let mut data = data;
+        let mut data = Json::from(&order);
         let mut body = self.codecs.body(topic, data.to_string().into(), &mut data).map_err(|why| match why {
             Unwritten::Unfit(why) => format!("shape {:?} does not fit topic {}: {}: {}", settings.shape, topic.name, why.path, why.message),
             Unwritten::NotYet(wanted) => wanted.why(),
@@ -371,9 +373,9 @@ mod tests {
             let work = work.as_mut().unwrap();
             (work.maker.next(&mut work.random), alone.maker.next(&mut alone.random))
         };
-        let customers = |(one, other): &(Json, Json)| (one["customerId"].clone(), other["customerId"].clone());
+        let customers = |(one, other): &(serde_json::Value, serde_json::Value)| (one["customerId"].clone(), other["customerId"].clone());
         let first = next(&mut work);
-        let run = |order: &Json| order["orderId"].as_str().unwrap().split('-').nth(2).unwrap().to_owned();
+        let run = |order: &serde_json::Value| order["orderId"].as_str().unwrap().split('-').nth(2).unwrap().to_owned();
         for rate in ["1000", "0", "20000"] {
             work = Work::follow(work, plan(&format!("{{rate: {rate}, seed: 7}}")));
             let now = next(&mut work);
@@ -414,9 +416,9 @@ mod tests {
             config.generator = Some(GeneratorConfig { publishes: publishes.clone(), ..settings(shape) });
             let avro =
                 std::fs::read_to_string(file.replace("pipeline.yaml", "order-event.avsc")).ok().map(|text| Own::parse(&text).unwrap());
-            let seen = |topic: &TopicConfig, mut data: Json| {
-                let Some(own) = avro.as_ref().filter(|_| topic.codec != CodecConfig::Json) else { return Some(Ok(data)) };
-                Some(own.write(&mut data, &mut Vec::new()).map(|()| data).map_err(|unfit| unfit.message))
+            let seen = |topic: &TopicConfig, data: &mut Json<'_>| {
+                let Some(own) = avro.as_ref().filter(|_| topic.codec != CodecConfig::Json) else { return Some(Ok(())) };
+                Some(own.write(data, &mut Vec::new()).map_err(|unfit| unfit.message))
             };
             assert_eq!(misfit(&config, seen), None, "{system}");
             config.generator = Some(GeneratorConfig { publishes, ..settings(other) });

@@ -5,8 +5,8 @@ use super::text::{self, Found};
 use super::value::{Bound, PREFIX, Unreadable};
 use bytes::Bytes;
 use crds::expression::Compiled;
+use crds::json::Json;
 use crds::pipeline::{FieldPath, Step};
-use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ struct Field {
 }
 
 impl Field {
-    fn each(&self, data: &mut Json, seen: &mut impl FnMut(&mut Json)) {
+    fn each<'t>(&self, data: &mut Json<'t>, seen: &mut impl FnMut(&mut Json<'t>)) {
         self.path.each_beyond(self.shared, data, seen);
     }
 
@@ -44,7 +44,7 @@ impl Field {
 
 /// What was encrypted: the plain values, to be put back where somebody has to see them.
 #[derive(Debug, Default)]
-pub struct Encrypted(Vec<Json>);
+pub struct Encrypted<'t>(Vec<Json<'t>>);
 
 /// What was decrypted: for each field of the topic the values as they came. None: it was plain.
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ impl Fields {
     }
 
     /// Encrypts the fields within the data, each from its own text where there is one, and makes the text anew.
-    pub fn encrypt(&self, data: &mut Json, text: Option<&str>, event_id: &str) -> Result<(Encrypted, Bytes), Unreadable> {
+    pub fn encrypt<'t>(&self, data: &mut Json<'t>, text: Option<&str>, event_id: &str) -> Result<(Encrypted<'t>, Bytes), Unreadable> {
         let places = text.map(|text| self.places(Body { text, data: None }, &self.counts(data))).unwrap_or_default();
         let (mut plain, mut texts, mut failed) = (Vec::new(), Vec::new(), None);
         for (index, field) in self.all.iter().enumerate() {
@@ -117,7 +117,7 @@ impl Fields {
                 match self.keyring.encrypt(field.bound(), event_id, raw(place, text.unwrap_or_default(), value).as_bytes()) {
                     Ok(encrypted) => {
                         texts.extend(place.map(|found| (found.at.clone(), encrypted.clone())));
-                        plain.push(std::mem::replace(value, Json::String(encrypted)));
+                        plain.push(std::mem::replace(value, Json::from(encrypted)));
                     }
                     Err(error) => failed = Some(error),
                 }
@@ -132,7 +132,7 @@ impl Fields {
     }
 
     /// The other view of data that `encrypt` has seen: what is encrypted as what it says, or back again.
-    pub fn swap(&self, data: &mut Json, other: &mut Encrypted) {
+    pub fn swap<'t>(&self, data: &mut Json<'t>, other: &mut Encrypted<'t>) {
         let mut others = other.0.iter_mut();
         for field in &self.all {
             field.each(data, &mut |value| {
@@ -144,7 +144,7 @@ impl Fields {
     }
 
     /// Decrypts what of a message's data is encrypted. On an error: the field that does not open, and why.
-    pub fn open(&self, data: &mut Json) -> Result<Opened, (String, Unreadable)> {
+    pub fn open(&self, data: &mut Json<'_>) -> Result<Opened, (String, Unreadable)> {
         let (mut opened, mut failed) = (Opened::default(), None);
         for field in &self.all {
             let mut came = Vec::new();
@@ -152,7 +152,7 @@ impl Fields {
                 Ok(None) => came.push(None),
                 Ok(Some((plain, event))) => {
                     let text = match std::mem::replace(value, plain) {
-                        Json::String(text) => text,
+                        Json::String(text) => text.into_owned(),
                         other => other.to_string(), // only texts open
                     };
                     came.push(Some(Came { text, event }));
@@ -164,7 +164,7 @@ impl Fields {
         failed.map_or(Ok(opened), Err)
     }
 
-    fn opened(&self, field: &Field, value: &Json) -> Result<Option<(Json, Option<String>)>, Unreadable> {
+    fn opened(&self, field: &Field, value: &Json<'_>) -> Result<Option<(Json<'static>, Option<String>)>, Unreadable> {
         let Some(opened) = value.as_str().and_then(|text| self.keyring.decrypt(text)) else { return Ok(None) };
         let (plain, bound) = opened?;
         let event = match bound {
@@ -172,8 +172,8 @@ impl Fields {
             Bound::To { event, field: name } if name == field.name => Some(event.to_owned()),
             Bound::To { .. } => return Err(Unreadable::Forged),
         };
-        let plain = serde_json::from_slice(&plain).map_err(|_| Unreadable::Forged)?;
-        Ok(Some((plain, event)))
+        let plain: Json = serde_json::from_slice(&plain).map_err(|_| Unreadable::Forged)?;
+        Ok(Some((plain.into_owned(), event)))
     }
 
     /// Encrypts again what `open` has decrypted: what came encrypted for this event is what it was, what came plain is encrypted now.
@@ -182,7 +182,7 @@ impl Fields {
         &self,
         topic: &Fields,
         opened: Opened,
-        data: &mut Json,
+        data: &mut Json<'_>,
         body: Body<'_>,
         event_id: &str,
     ) -> Result<(), (String, Unreadable)> {
@@ -211,7 +211,7 @@ impl Fields {
                     None => self.keyring.encrypt(field.bound(), event_id, raw(place, body.text, value).as_bytes()),
                 };
                 match hidden {
-                    Ok(text) => *value = Json::String(text),
+                    Ok(text) => *value = Json::from(text),
                     Err(error) => drop(failed.get_or_insert((field.name.clone(), error))),
                 }
             });
@@ -220,7 +220,7 @@ impl Fields {
     }
 
     /// Encrypts for this event what another one hands on: its encrypted values, and plain ones as well.
-    pub fn adopt(&self, data: &mut Json, event_id: &str) -> Result<(), Unreadable> {
+    pub fn adopt(&self, data: &mut Json<'_>, event_id: &str) -> Result<(), Unreadable> {
         let mut failed = None;
         for field in &self.all {
             field.each(data, &mut |value| {
@@ -229,7 +229,7 @@ impl Fields {
                     None => Ok(value.to_string().into_bytes()),
                 };
                 match plain.and_then(|plain| self.keyring.encrypt(field.bound(), event_id, &plain)) {
-                    Ok(text) => *value = Json::String(text),
+                    Ok(text) => *value = Json::from(text),
                     Err(error) => failed = Some(error),
                 }
             });
@@ -296,7 +296,7 @@ impl Fields {
     }
 
     /// How many values stand in the data, of each field.
-    fn counts(&self, data: &mut Json) -> Vec<usize> {
+    fn counts(&self, data: &mut Json<'_>) -> Vec<usize> {
         let count = |field: &Field| {
             let mut count = 0;
             field.each(data, &mut |_| count += 1);
@@ -318,7 +318,7 @@ fn in_order(mut all: Vec<Field>) -> Vec<Field> {
 }
 
 /// A value as it was written, where that is known.
-fn raw<'a>(place: Option<&Found>, text: &'a str, value: &Json) -> Cow<'a, str> {
+fn raw<'a>(place: Option<&Found>, text: &'a str, value: &Json<'_>) -> Cow<'a, str> {
     place.map_or_else(|| Cow::Owned(value.to_string()), |found| Cow::Borrowed(&text[found.at.clone()]))
 }
 

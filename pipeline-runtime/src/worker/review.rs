@@ -12,9 +12,9 @@ use crate::contract::{Contract, Message};
 use crate::store::{Content, Facts, FailedMessages, Letter};
 use arc_swap::ArcSwap;
 use chrono::DateTime;
+use crds::json::{Json, Object};
 use crds::runtime_config::RuntimeConfig;
 use futures::future::join_all;
-use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -268,14 +268,14 @@ async fn alerts(config: &RuntimeConfig, contract: &Contract, codecs: &Codecs, me
     let said = [
         ("errorType", Json::from(facts.error_type.as_str())),
         ("reason", Json::from(facts.reason.as_str())),
-        ("attempts", Json::from(facts.attempts)),
+        ("attempts", Json::from(i64::from(facts.attempts))),
     ];
-    decoded.attributes.extend(said.map(|(name, value)| (name.to_owned(), value)));
+    said.into_iter().for_each(|(name, value)| decoded.attributes.insert(name, value));
     let key = facts.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
     contract.alerts(&Message { topic: name, key, decoded: &decoded })
 }
 
-fn texts(headers: &[Header]) -> Map<String, Json> {
-    let text = |header: &Header| Some((header.name.to_string(), Json::from(std::str::from_utf8(&header.value).ok()?)));
-    headers.iter().filter_map(text).collect()
+fn texts(headers: &[Header]) -> Object<'_> {
+    let texts = headers.iter().filter_map(|header| Some((&*header.name, Json::from(std::str::from_utf8(&header.value).ok()?))));
+    texts.collect()
 }

@@ -8,9 +8,10 @@ use crate::contract::{Contract, Emission, EventContract, Message, Violation};
 use crate::pii::Unreadable;
 use crate::store::Change;
 use bytes::Bytes;
+use crds::json::Json;
 use crds::pipeline::{Invalid, Producers};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use std::borrow::Cow;
 use uuid::Uuid;
 
@@ -111,10 +112,10 @@ fn invalid(topic: &TopicConfig, failure: Failure) -> Meaning {
 }
 
 /// A message without a version is one of today's: other producers need not know of it.
-fn unknown_version(decoded: &Decoded) -> Option<String> {
+fn unknown_version(decoded: &Decoded<'_>) -> Option<String> {
     match decoded.attributes.get(attribute::SCHEMA_VERSION)? {
         Json::String(version) if version == SCHEMA_VERSION => None,
-        Json::String(version) => Some(version.clone()),
+        Json::String(version) => Some(version.clone().into_owned()),
         other => Some(other.to_string()).filter(|version| version != SCHEMA_VERSION),
     }
 }
@@ -208,8 +209,8 @@ fn emitted(
     });
     let Emission { event_type: event, data, .. } = emission;
     let time = source.decoded.publish_time;
-    let text = adopted(contract, topic, &event, &id, data)?;
-    let (data, seen) = written(codecs, topic, text)?;
+    let text = Bytes::from(adopted(contract, topic, &event, &id, data)?);
+    let (data, seen) = written(codecs, topic, &text)?;
     let mut draft = Draft { event, id, time, key: String::new(), attributes: carried.collect(), data };
     draft.key = emitted_key(contract, source, topic, &draft, seen)?;
     Ok(Some(codec::encode(topic, &draft)))
@@ -224,19 +225,19 @@ fn emitted_event<'a>(contract: &'a Contract, topic: &TopicConfig, kind: &str) ->
 fn adopted(contract: &Contract, topic: &TopicConfig, kind: &str, id: &str, text: String) -> Result<String, Violation> {
     let Some(fields) = emitted_event(contract, topic, kind).and_then(EventContract::encrypted) else { return Ok(text) };
     let unfit = |why: String| Violation { field: "data".into(), message: format!("{why}, and cannot be emitted") };
-    let mut data = serde_json::from_str(&text).map_err(|e| unfit(e.to_string()))?;
+    let mut data: Json = serde_json::from_str(&text).map_err(|e| unfit(e.to_string()))?;
     fields.adopt(&mut data, id).map_err(|why| unfit(why.to_string()))?;
     Ok(data.to_string())
 }
 
 /// The body of an emission of this JSON text, and what its readers will see.
-fn written(codecs: &Codecs, topic: &TopicConfig, text: String) -> Result<(Bytes, Json), Not> {
+fn written<'t>(codecs: &Codecs, topic: &TopicConfig, text: &'t Bytes) -> Result<(Bytes, Json<'t>), Not> {
     let unfit = |field: String, message: String| {
         let message = format!("what it emits to {} does not fit: {message}", topic.name);
         Not::from(Violation { field, message })
     };
-    let mut seen = serde_json::from_str(&text).map_err(|e| unfit("data".into(), e.to_string()))?;
-    match codecs.body(topic, text.into(), &mut seen) {
+    let mut seen = serde_json::from_slice(text).map_err(|e| unfit("data".into(), e.to_string()))?;
+    match codecs.body(topic, text.clone(), &mut seen) {
         Ok(body) => Ok((body, seen)),
         Err(Unwritten::Unfit(why)) => Err(unfit(why.path, why.message)),
         Err(Unwritten::NotYet(wanted)) => Err(Not::Yet(wanted)),
@@ -244,7 +245,7 @@ fn written(codecs: &Codecs, topic: &TopicConfig, text: String) -> Result<(Bytes,
 }
 
 /// Its key: what the document says of this type of event, else that of the event it follows from.
-fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft, data: Json) -> Result<String, Violation> {
+fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft, data: Json<'_>) -> Result<String, Violation> {
     match emitted_event(contract, topic, &draft.event) {
         Some(event) => {
             let decoded = Decoded::of(topic, draft, data);

@@ -3,7 +3,7 @@
 use super::super::hints::Hint;
 use super::super::view::{Seen, seen};
 use super::{Comparison, Locals, Operation, Scene, TextTest};
-use serde_json::Value as Json;
+use crate::json::{Json, Object};
 use std::cmp::Ordering;
 
 /// What an expression gives.
@@ -16,12 +16,12 @@ pub enum Given<'a> {
     Text(&'a str),
     List(Vec<Given<'a>>),
     /// A list or a map of the message.
-    Part(&'a Json, Option<&'a Hint>),
-    Attributes(&'a serde_json::Map<String, Json>),
+    Part(&'a Json<'a>, Option<&'a Hint>),
+    Attributes(&'a Object<'a>),
 }
 
 /// None: a number beyond int.
-fn given<'a>(value: &'a Json, hint: Option<&'a Hint>) -> Option<Given<'a>> {
+fn given<'a>(value: &'a Json<'a>, hint: Option<&'a Hint>) -> Option<Given<'a>> {
     Some(match value {
         Json::Null => Given::Null,
         Json::Bool(bool) => Given::Bool(*bool),

@@ -3,12 +3,12 @@
 use super::{Found, pii};
 use crate::document::wording::quoted;
 use crate::expression::{self, Compiled, EvaluationError, Input, Scope};
+use crate::json::{Json, Object};
 use crate::mistake::{at, below};
 use crate::pipeline::*;
 use crate::runtime_config::EventConfig;
 use crate::schema::{Schema, sample};
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value as Json, json};
 
 pub(super) struct Expressions<'a> {
     place: &'a str,
@@ -67,12 +67,12 @@ impl<'a> Expressions<'a> {
             }
         }
         let Some(example) = &self.event.example else { return self.try_types(&compiled, found) };
-        let faults = schema.map(|schema| schema.faults(&example.0)).unwrap_or_default();
+        let faults = schema.map(|schema| schema.faults(&Json::from(&example.0))).unwrap_or_default();
         for fault in &faults {
             found.add(below(self.place, "example"), format!("breaks the event's own schema: {}: {}", fault.path, fault.message));
         }
         if faults.is_empty() {
-            self.run(&compiled, &example.0, found);
+            self.run(&compiled, &Json::from(&example.0), found);
         }
     }
 
@@ -163,7 +163,7 @@ impl<'a> Expressions<'a> {
         if used.wanted != Wanted::Bool || used.text.trim() == "false" || !expression.asks_only(&["topic"]) {
             return None;
         }
-        let (attributes, data) = (Map::new(), Json::Null);
+        let (attributes, data) = (Object::new(), Json::Null);
         let holds = |topic: &str| {
             let input = Input { topic, key: None, id: "example", publish_time: when(), attributes: &attributes, data: &data };
             expression.bool(&input) != Ok(false)
@@ -179,9 +179,10 @@ impl<'a> Expressions<'a> {
     /// Without an example the schema still says which types meet.
     fn try_types(&self, compiled: &[(Use<'_>, Compiled)], found: &mut Found) {
         let Some(schema) = &self.config.schema else { return };
-        let (data, attributes) = (sample(schema), self.attributes());
+        let (sample, attributes) = (sample(schema), self.attributes());
         let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
-        let input = Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &data };
+        let input =
+            Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &Json::from(&sample) };
         for (used, expression) in compiled.iter().filter(|(used, _)| used.written) {
             let wrong = expression.type_error(&input).map(|message| format!("does not go together: {message}"));
             if let Some(message) = wrong.or_else(|| self.wrong_kind(used, expression, &input)) {
@@ -210,7 +211,7 @@ impl<'a> Expressions<'a> {
         Some(format!("must give {must}, but {} gives {gives} by the event's schema", used.text.trim()))
     }
 
-    fn run(&self, compiled: &[(Use<'_>, Compiled)], example: &Json, found: &mut Found) {
+    fn run(&self, compiled: &[(Use<'_>, Compiled)], example: &Json<'_>, found: &mut Found) {
         let attributes = self.attributes();
         let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
         let mut input = Input { topic, key: None, id: "example", publish_time: when(), attributes: &attributes, data: example };
@@ -231,9 +232,9 @@ impl<'a> Expressions<'a> {
     }
 
     /// What readers see of an example that this pipeline has published. What other attributes there are, an example does not say.
-    fn attributes(&self) -> Map<String, Json> {
-        let attributes = json!({"id": "example", "type": self.config.name, "time": "2025-01-31T12:00:00Z", "schemaVersion": "1"});
-        attributes.as_object().cloned().unwrap_or_default()
+    fn attributes(&self) -> Object<'_> {
+        let said = [("id", "example"), ("type", &*self.config.name), ("time", "2025-01-31T12:00:00Z"), ("schemaVersion", "1")];
+        said.into_iter().map(|(name, value)| (name, Json::from(value))).collect()
     }
 
     fn on_example(&self, used: &Use<'_>, expression: &Compiled, input: &Input<'_>) -> Option<String> {
@@ -279,7 +280,7 @@ fn of_field(field: &str) -> Wanted {
     }
 }
 
-fn not_a(wanted: Wanted, value: &Json) -> Option<String> {
+fn not_a(wanted: Wanted, value: &Json<'_>) -> Option<String> {
     if value.is_null() {
         return None;
     }
@@ -290,7 +291,7 @@ fn not_a(wanted: Wanted, value: &Json) -> Option<String> {
         other => other.to_string(),
     };
     if wanted != Wanted::MaybeAmount {
-        let good = value.is_string() || value.is_i64() || value.is_u64();
+        let good = value.as_str().is_some() || value.as_number().is_some_and(|number| !number.is_f64());
         return (!good).then(|| format!("must give a text, but gives {shown} on the event's own example"));
     }
     let amount = value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|amount| amount.is_finite());

@@ -150,7 +150,7 @@ async fn order_id(api: &ApiState, topic: &TopicConfig, message: &Incoming) -> Re
     Ok(decoded.ok().and_then(|decoded| told(api, topic, message, &decoded)))
 }
 
-fn told(api: &ApiState, topic: &TopicConfig, message: &Incoming, decoded: &Decoded) -> Option<String> {
+fn told(api: &ApiState, topic: &TopicConfig, message: &Incoming, decoded: &Decoded<'_>) -> Option<String> {
     let contract = api.contract.load();
     let key = message.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
     let view = Message { topic: &topic.name, key, decoded };

@@ -8,10 +8,10 @@ use crate::config::Schemas;
 use crate::contract::{Contract, EventContract, Message, Violation};
 use crate::generator;
 use chrono::Utc;
+use crds::json::{Json, Object};
 use crds::pipeline::{AvroCodec, Topic};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
 use crds::{Mistake, OrderPipeline};
-use serde_json::{Map, Value as Json};
 
 #[derive(Debug, Default)]
 pub struct Remarks {
@@ -43,13 +43,13 @@ fn examples(pipeline: &OrderPipeline, config: &RuntimeConfig, topic: &Topic, own
     let (spec, contract) = (&pipeline.spec, Contract::unencrypted(config).ok());
     for (index, event) in spec.events.iter().enumerate() {
         let Some(example) = event.example.as_ref().filter(|_| spec.topics_of(event).contains(&topic.name.0)) else { continue };
-        let mut seen = example.0.clone();
+        let mut seen = Json::from(&example.0);
         let message = match own.write(&mut seen, &mut Vec::new()) {
             Err(unfit) => Some(format!("does not fit the Avro schema of topic {}: {} {}", topic.name, unfit.path, unfit.message)),
             Ok(()) => contract.as_ref().and_then(|contract| {
                 let event = contract.event(&event.name)?;
                 // What does not hold as it stands there is told already, or asks for attributes that an example does not have.
-                let violation = broken(event, topic, seen).filter(|_| broken(event, topic, example.0.clone()).is_none())?;
+                let violation = broken(event, topic, seen).filter(|_| broken(event, topic, Json::from(&example.0)).is_none())?;
                 let (topic, field, message) = (&topic.name, violation.field, violation.message);
                 Some(format!("holds as it stands here, but not as the readers of {topic} see it, which is Avro: {field}: {message}"))
             }),
@@ -59,8 +59,8 @@ fn examples(pipeline: &OrderPipeline, config: &RuntimeConfig, topic: &Topic, own
 }
 
 /// The first thing of data that the API and the worker would refuse.
-fn broken(event: &EventContract, topic: &Topic, data: Json) -> Option<Violation> {
-    let decoded = Decoded { id: "example".into(), publish_time: Utc::now(), attributes: Map::new(), data };
+fn broken(event: &EventContract, topic: &Topic, data: Json<'_>) -> Option<Violation> {
+    let decoded = Decoded { id: "example".into(), publish_time: Utc::now(), attributes: Object::new(), data };
     let message = Message { topic: &topic.name, key: None, decoded: &decoded };
     let key = event.key(&message);
     let message = Message { key: key.as_deref().ok(), ..message };
@@ -70,9 +70,7 @@ fn broken(event: &EventContract, topic: &Topic, data: Json) -> Option<Violation>
 
 fn generated(config: &RuntimeConfig, topic: &Topic, own: &Own, remarks: &mut Remarks) {
     let told = |unfit: Unfit| format!("{} {}, by the Avro schema of topic {}", unfit.path, unfit.message, topic.name);
-    let seen = |to: &TopicConfig, mut data: Json| {
-        (to.name == *topic.name).then(|| own.write(&mut data, &mut Vec::new()).map(|()| data).map_err(told))
-    };
+    let seen = |to: &TopicConfig, data: &mut Json<'_>| (to.name == *topic.name).then(|| own.write(data, &mut Vec::new()).map_err(told));
     remarks.mistakes.extend(generator::misfit(config, seen).map(|why| Mistake::new("spec.generator.shape", why)));
 }
 

@@ -24,10 +24,10 @@ pub use write::{Unfit, write};
 use super::{DecodeError, Undecoded, Unwritten};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use crds::json::Json;
 use read::Plan;
 use registry::{Registry, RegistryError};
 use schema::Schema;
-use serde_json::Value as Json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl AvroTopic {
     }
 
     /// The message's body, and in the place of the data what its readers will see.
-    pub(super) fn write(self: &Arc<AvroTopic>, data: &mut Json) -> Result<Bytes, Unwritten> {
+    pub(super) fn write(self: &Arc<AvroTopic>, data: &mut Json<'_>) -> Result<Bytes, Unwritten> {
         let Some(id) = self.id.load_full() else {
             return Err(Unwritten::NotYet(Wanted { topic: self.clone(), what: What::Registration }));
         };
@@ -93,7 +93,7 @@ impl AvroTopic {
         Ok(body.into())
     }
 
-    pub(super) fn read(self: &Arc<AvroTopic>, body: &[u8]) -> Result<Json, Undecoded> {
+    pub(super) fn read<'b>(self: &Arc<AvroTopic>, body: &'b [u8]) -> Result<Json<'b>, Undecoded> {
         let Some((&[magic, a, b, c, d], data)) = body.split_first_chunk::<HEAD>() else {
             return Err(DecodeError(format!("the body has {} bytes: too short for Avro with the number of its schema", body.len())).into());
         };

@@ -3,7 +3,7 @@
 use super::read::Plan;
 use super::schema::Schema;
 use super::{Unfit, write};
-use serde_json::Value as Json;
+use crds::json::Json;
 use std::sync::Arc;
 
 pub struct Own {
@@ -20,10 +20,11 @@ impl Own {
     }
 
     /// Appends the bytes of the data, which becomes what its readers will see.
-    pub fn write(&self, data: &mut Json, out: &mut Vec<u8>) -> Result<(), Unfit> {
+    pub fn write(&self, data: &mut Json<'_>, out: &mut Vec<u8>) -> Result<(), Unfit> {
         let from = out.len();
         write(&self.schema, data, out)?;
-        *data = self.plan.read(&out[from..]).map_err(|message| Unfit { path: "data".into(), message })?;
+        let seen = self.plan.read(&out[from..]).map_err(|message| Unfit { path: "data".into(), message })?;
+        *data = seen.into_owned();
         Ok(())
     }
 }

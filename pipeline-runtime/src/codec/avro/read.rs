@@ -6,7 +6,8 @@
 use super::schema::{Field, Schema, Shape, Type, Unit};
 use super::text;
 use crate::codec::MAX_WEIGHT;
-use serde_json::{Map, Number, Value as Json};
+use crds::json::{Json, Object};
+use serde_json::{Number, Value};
 use std::collections::HashMap;
 
 /// A schema may refer to itself, and a message go round as often as it likes.
@@ -58,7 +59,7 @@ enum BytesView {
 struct Record {
     steps: Vec<Step>,
     /// Fields that only the reader has.
-    defaults: Vec<(String, Json)>,
+    defaults: Vec<(String, Value)>,
 }
 
 /// A field of the writer.
@@ -81,7 +82,7 @@ impl Plan {
         }
     }
 
-    pub fn read(&self, bytes: &[u8]) -> Result<Json, String> {
+    pub fn read<'b>(&self, bytes: &'b [u8]) -> Result<Json<'b>, String> {
         let mut reader = Reader { plan: self, rest: bytes, room: MAX_WEIGHT, depth: 0 };
         let value = reader.value(&self.root)?;
         match reader.rest.len() {
@@ -253,16 +254,16 @@ impl<'a> Planner<'a> {
     }
 }
 
-struct Reader<'a> {
-    plan: &'a Plan,
-    rest: &'a [u8],
+struct Reader<'p, 'b> {
+    plan: &'p Plan,
+    rest: &'b [u8],
     /// What the values may still take in memory, weighed as those of JSON are: a few bytes can say a million nulls.
     room: usize,
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn value(&mut self, read: &Read) -> Result<Json, String> {
+impl<'p, 'b> Reader<'p, 'b> {
+    fn value(&mut self, read: &Read) -> Result<Json<'b>, String> {
         match read {
             Read::Null => Ok(Json::Null),
             Read::Boolean => match self.take(1)?[0] {
@@ -286,7 +287,7 @@ impl<'a> Reader<'a> {
             }
             Read::Symbol(symbols) => {
                 let symbol = self.index(symbols.len(), "symbol of an enum")?;
-                symbols[symbol].clone().map(Json::String)
+                symbols[symbol].clone().map(Json::from)
             }
             Read::Union(branches) => {
                 let branch = self.index(branches.len(), "branch of a union")?;
@@ -313,18 +314,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn whole(&mut self, view: View) -> Result<Json, String> {
+    fn whole(&mut self, view: View) -> Result<Json<'b>, String> {
         let number = self.long()?;
         let bound = |what: &str| format!("{number} is no {what}");
         match view {
-            View::Int => i32::try_from(number).map(Json::from).map_err(|_| bound("whole number of 32 bits")),
+            View::Int => i32::try_from(number).map(|number| Json::from(i64::from(number))).map_err(|_| bound("whole number of 32 bits")),
             View::Long => Ok(number.into()),
             View::Date => text::date(number).map(Json::from).ok_or_else(|| bound("date that there is")),
             View::Time(unit) => text::time(number, unit).map(Json::from).ok_or_else(|| bound("time that there is")),
         }
     }
 
-    fn bytes(&mut self, size: usize, view: BytesView) -> Result<Json, String> {
+    fn bytes(&mut self, size: usize, view: BytesView) -> Result<Json<'b>, String> {
         let bytes = self.take(size)?;
         self.weigh(size)?;
         match view {
@@ -337,7 +338,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn list(&mut self, items: &Read) -> Result<Json, String> {
+    fn list(&mut self, items: &Read) -> Result<Json<'b>, String> {
         let mut list = Vec::new();
         self.weigh(128)?;
         while let Some(count) = self.block()? {
@@ -349,8 +350,8 @@ impl<'a> Reader<'a> {
         Ok(Json::Array(list))
     }
 
-    fn map(&mut self, values: &Read) -> Result<Json, String> {
-        let mut map = Map::new();
+    fn map(&mut self, values: &Read) -> Result<Json<'b>, String> {
+        let mut map = Vec::new();
         self.weigh(640)?;
         while let Some(count) = self.block()? {
             for _ in 0..count {
@@ -358,14 +359,14 @@ impl<'a> Reader<'a> {
                 let size = self.length()?;
                 let Json::String(name) = self.bytes(size, BytesView::Text)? else { continue };
                 let value = self.value(values)?;
-                map.insert(name, value);
+                map.push((name, value));
             }
         }
-        Ok(Json::Object(map))
+        Ok(Json::Object(Object::of(map)))
     }
 
-    fn record(&mut self, record: &Record) -> Result<Json, String> {
-        let mut object = Map::new();
+    fn record(&mut self, record: &Record) -> Result<Json<'b>, String> {
+        let mut object = Vec::with_capacity(record.steps.len() + record.defaults.len());
         self.weigh(640 + 96 * (record.steps.len() + record.defaults.len()))?;
         for Step { name, optional, read } in &record.steps {
             let value = self.value(read).map_err(|why| match name {
@@ -375,11 +376,11 @@ impl<'a> Reader<'a> {
             if let Some(name) = name
                 && !(value.is_null() && *optional)
             {
-                object.insert(name.clone(), value);
+                object.push((name.clone().into(), value));
             }
         }
-        object.extend(record.defaults.iter().cloned());
-        Ok(Json::Object(object))
+        object.extend(record.defaults.iter().map(|(name, value)| (name.clone().into(), Json::from(value).into_owned())));
+        Ok(Json::Object(Object::of(object)))
     }
 
     /// How many values come next; None behind the last block.
@@ -418,7 +419,7 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().map_err(|_| CUT_OFF.to_owned())
     }
 
-    fn take(&mut self, size: usize) -> Result<&'a [u8], String> {
+    fn take(&mut self, size: usize) -> Result<&'b [u8], String> {
         match self.rest.split_at_checked(size) {
             Some((taken, rest)) => {
                 self.rest = rest;
@@ -439,6 +440,6 @@ impl<'a> Reader<'a> {
 
 const CUT_OFF: &str = "the body is cut off: its data does not end";
 
-fn number_of(number: f64) -> Result<Json, String> {
+fn number_of(number: f64) -> Result<Json<'static>, String> {
     Number::from_f64(number).map(Json::Number).ok_or_else(|| format!("{number} is no number that JSON has"))
 }

@@ -2,7 +2,7 @@
 
 use super::schema::{Decimal, Unit};
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
-use serde_json::Value as Json;
+use crds::json::Json;
 
 /// A decimal of its bytes (an integer, the highest byte first) with all its digits: 2498 at scale 2 is 24.98.
 pub(super) fn decimal(bytes: &[u8], scale: u32) -> Result<String, String> {
@@ -28,9 +28,9 @@ pub(super) fn decimal(bytes: &[u8], scale: u32) -> Result<String, String> {
 }
 
 /// The bytes of a decimal that was given as a number or as a text. None: it has other digits than the schema has room for.
-pub(super) fn decimal_bytes(value: &Json, of: Decimal) -> Option<Vec<u8>> {
+pub(super) fn decimal_bytes(value: &Json<'_>, of: Decimal) -> Option<Vec<u8>> {
     let text = match value {
-        Json::String(text) => text.clone(),
+        Json::String(text) => text.clone().into_owned(),
         // Display of f64 gives the shortest digits that mean it, and unlike JSON never an exponent.
         Json::Number(number) if number.is_f64() => number.as_f64()?.to_string(),
         Json::Number(number) => number.to_string(),
@@ -95,7 +95,7 @@ pub(super) fn date(days: i64) -> Option<String> {
     NaiveDate::from_num_days_from_ce_opt(since_year_1).map(|date| date.to_string())
 }
 
-pub(super) fn days(value: &Json) -> Option<i32> {
+pub(super) fn days(value: &Json<'_>) -> Option<i32> {
     match value {
         Json::String(text) => {
             let date: NaiveDate = text.parse().ok()?;
@@ -112,7 +112,7 @@ pub(super) fn time(since_1970: i64, unit: Unit) -> Option<String> {
     }
 }
 
-pub(super) fn since_1970(value: &Json, unit: Unit) -> Option<i64> {
+pub(super) fn since_1970(value: &Json<'_>, unit: Unit) -> Option<i64> {
     match value {
         Json::String(text) => {
             let time = DateTime::parse_from_rfc3339(text).ok()?;

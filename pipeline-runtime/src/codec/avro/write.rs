@@ -2,7 +2,7 @@
 
 use super::schema::{Field, Schema, Shape, Type};
 use super::text;
-use serde_json::{Map, Value as Json};
+use crds::json::{Json, Object};
 
 /// Why a value is none of the schema's, and where: `data.items[1].quantity`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Unfit {
 }
 
 /// Appends the bytes of the data. On a mistake what was appended is of no use.
-pub fn write(schema: &Schema, data: &Json, out: &mut Vec<u8>) -> Result<(), Unfit> {
+pub fn write(schema: &Schema, data: &Json<'_>, out: &mut Vec<u8>) -> Result<(), Unfit> {
     Writer { schema, out }.value(&schema.root, data).map_err(|unfit| unfit.below("data"))
 }
 
@@ -32,7 +32,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn value(&mut self, of: &Type, value: &Json) -> Result<(), Unfit> {
+    fn value(&mut self, of: &Type, value: &Json<'_>) -> Result<(), Unfit> {
         let must = || Unfit::here(format!("must be {}", self.schema.describe(of)));
         match of {
             Type::Null => return if value.is_null() { Ok(()) } else { Err(must()) },
@@ -109,14 +109,18 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn record(&mut self, fields: &[Field], object: &Map<String, Json>) -> Result<(), Unfit> {
+    fn record(&mut self, fields: &[Field], object: &Object<'_>) -> Result<(), Unfit> {
         let mut found = 0;
         for field in fields {
             let given = object.get(&field.name);
             found += usize::from(given.is_some());
+            let default;
             let value = match (given, &field.default) {
                 (Some(value), _) => value,
-                (None, Some(default)) => default,
+                (None, Some(known)) => {
+                    default = Json::from(known);
+                    &default
+                }
                 (None, None) if Schema::optional(&field.of) => &Json::Null,
                 (None, None) => return Err(Unfit::here("is required").below(&format!(".{}", field.name))),
             };
@@ -126,12 +130,12 @@ impl Writer<'_> {
             return Ok(());
         }
         // Left out it would be lost, and nobody told.
-        let unknown = object.keys().find(|name| fields.iter().all(|field| field.name != **name)).map_or("", String::as_str);
+        let unknown = object.keys().find(|name| fields.iter().all(|field| field.name != *name)).unwrap_or_default();
         Err(Unfit::here("is not in the Avro schema of this topic").below(&format!(".{unknown}")))
     }
 
     /// The first branch that it fits.
-    fn union(&mut self, of: &Type, branches: &[Type], value: &Json) -> Result<(), Unfit> {
+    fn union(&mut self, of: &Type, branches: &[Type], value: &Json<'_>) -> Result<(), Unfit> {
         let from = self.out.len();
         let mut reasons = Vec::new();
         for (index, branch) in branches.iter().enumerate() {
@@ -177,7 +181,7 @@ impl Writer<'_> {
 }
 
 /// 3.0 is a whole number, as in a JSON Schema.
-fn whole(value: &Json) -> Option<i64> {
+fn whole(value: &Json<'_>) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     value.as_i64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() <= EXACT).map(|n| n as i64))
 }
