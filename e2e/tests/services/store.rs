@@ -98,6 +98,67 @@ async fn a_lock_that_somebody_holds_ends_the_call_in_time_and_nothing_is_applied
     .unwrap();
 }
 
+/// Each batch holds its own order: only the key of the notes keeps the two apart. Whether an event without an effect is beside it makes
+/// no difference.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_event_that_takes_effect_for_another_order_meanwhile_fails_its_batch_and_is_a_conflict_to_the_next_try() {
+    let postgres = Postgres::start().await.unwrap();
+    let store = store(&postgres, "shop").await;
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    for with in [vec![], vec![updated("nobody", "seen").effect(crds::pipeline::Effect::None)]] {
+        let (order, event) = (unique("ours"), unique("event"));
+        store.apply(&[created(&order)]).await.unwrap();
+        let batch = [vec![updated(&order, &event).status("TWICE")], with].concat();
+        // Somebody who has noted the event and not committed it when the batch looks for it.
+        let mut other = pool.begin().await.unwrap();
+        let note = "INSERT INTO shop.applied_events (event_id, seq, order_id, event, source) VALUES ($1, 0, 'theirs', '', '')";
+        sqlx::query(note).bind(&event).execute(&mut *other).await.unwrap();
+        let applying = tokio::spawn({
+            let (store, batch) = (store.clone(), batch.clone());
+            async move { store.apply(&batch).await }
+        });
+        one_waits_for_a_lock(&pool).await;
+        other.commit().await.unwrap();
+        let outcome = applying.await.unwrap();
+        assert!(matches!(outcome, Err(StoreError::Transient(_))), "{outcome:?}");
+        let again = store.apply(&batch).await.unwrap();
+        assert!(matches!(&again[0], Applied::Conflict(why) if why.contains("one order")), "{again:?}");
+        assert!(again[1..].iter().all(|outcome| *outcome == Applied::Done), "what failed has left no note: {again:?}");
+        assert_eq!(store.order(&order).await.unwrap().unwrap().status.as_deref(), Some("NEW"));
+    }
+}
+
+/// Else two batches could wait for each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_that_waits_for_an_order_which_is_being_made_holds_no_other_order() {
+    let postgres = Postgres::start().await.unwrap();
+    let store = store(&postgres, "shop").await;
+    let pool = PgPool::connect(&postgres.url()).await.unwrap();
+    store.apply(&[created("a")]).await.unwrap();
+    let mut maker = pool.begin().await.unwrap();
+    let made = "INSERT INTO shop.orders (order_id, created_at, event_id, event, source) VALUES ('b', now(), 'made', '', '')";
+    sqlx::query(made).execute(&mut *maker).await.unwrap();
+    let applying = tokio::spawn({
+        let store = store.clone();
+        async move { store.apply(&[updated("a", "e").status("ON"), updated("b", "f").status("ON")]).await }
+    });
+    one_waits_for_a_lock(&pool).await;
+    sqlx::query("SELECT FROM shop.orders WHERE order_id = 'a' FOR UPDATE NOWAIT").execute(&mut *maker).await.unwrap();
+    maker.commit().await.unwrap();
+    assert_eq!(applying.await.unwrap().unwrap(), [Applied::Done, Applied::Done]);
+}
+
+async fn one_waits_for_a_lock(pool: &PgPool) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    e2e::bed::eventually("one waits for a lock", Duration::from_secs(10), || async {
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(pool).await?;
+        anyhow::ensure!(waiting == 1, "{waiting} wait");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn old_notes_go_and_what_they_noted_stays() {
     let postgres = Postgres::start().await.unwrap();

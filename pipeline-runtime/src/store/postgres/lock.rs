@@ -3,27 +3,24 @@
 //! Also an order that is not there must be held: an Update that finds none goes to wait, and its Create, in another transaction at the
 //! same time, would neither see it wait nor be seen. So each order that is not seen is inserted right away: with the content of its
 //! Create, or as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended.
-//! Then the rows that were there are locked, where they are read. Both go in the order of the ids, and who locks has inserted all that
+//! Then the rows that were there are locked, and read with that. Both go in the order of the ids, and who locks has inserted all that
 //! it will: so two batches cannot wait for each other.
 
 use super::super::StoreError;
 use super::super::check::{Cents, Checked};
 use super::super::failure::failed;
-use super::super::plan::Made;
+use super::super::plan::{Current, Made};
 use super::stamp::Stamp;
 use chrono::DateTime;
 use crds::pipeline::Effect;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The orders of a batch.
-pub struct Locked<'a> {
-    /// Those that were not there, with what was inserted for them. None: a placeholder.
-    pub missing: BTreeMap<&'a str, Option<Made<'a>>>,
-    /// Those that were there, which are locked when they are read; in the order of their ids.
-    pub existing: Vec<&'a str>,
-}
+/// The orders of a batch that were not there, with what was inserted for them. None: a placeholder.
+pub type Missing<'a> = BTreeMap<&'a str, Option<Made<'a>>>;
+/// Those that were there, as they are now.
+pub type Existing = HashMap<String, Current>;
 
 /// Which of the rows were not there.
 pub enum Inserted {
@@ -31,29 +28,66 @@ pub enum Inserted {
     Some(HashSet<String>),
 }
 
-pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>, String>]) -> Result<Locked<'a>, StoreError> {
-    let mut orders: BTreeMap<&'a str, Option<Made<'a>>> = BTreeMap::new();
+pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>, String>]) -> Result<(Missing<'a>, Existing), StoreError> {
+    let mut orders = Missing::new();
     for checked in batch.iter().flatten().filter(|c| c.change.effect != Effect::None) {
         let made = orders.entry(&checked.change.order_id).or_default();
         if made.is_none() && matches!(checked.change.effect, Effect::Create | Effect::Upsert) {
             *made = Made::new(*checked).ok();
         }
     }
-    if orders.is_empty() {
-        return Ok(Locked { missing: orders, existing: Vec::new() });
-    }
     // Mostly the order of an Update is there, and looking costs less than inserting in vain.
     let sought: Vec<&str> = orders.iter().filter(|(_, made)| made.is_none()).map(|(id, _)| *id).collect();
-    let there = if sought.is_empty() { HashSet::new() } else { present(connection, &sought).await? };
+    let there = if sought.is_empty() {
+        HashSet::new()
+    } else if sought.len() < orders.len() {
+        present(connection, &sought).await?
+    } else {
+        // Nothing but Updates: if all orders are there nothing is inserted, and to look is to lock.
+        let existing = held(connection, &sought).await?;
+        if existing.len() == sought.len() {
+            return Ok((Missing::new(), existing));
+        }
+        unlocked(connection).await?;
+        existing.into_keys().collect()
+    };
     let rows = Rows::of(orders.iter().filter(|(id, _)| !there.contains(**id)).map(|(id, made)| (*id, made.as_ref())));
     let inserted = if rows.order_id.is_empty() { Inserted::Some(HashSet::new()) } else { rows.insert(connection).await? };
     let new = |id: &str| match &inserted {
         Inserted::All => !there.contains(id),
         Inserted::Some(inserted) => inserted.contains(id),
     };
-    let existing = orders.keys().filter(|id| !new(id)).copied().collect();
+    let old: Vec<&str> = orders.keys().filter(|id| !new(id)).copied().collect();
+    let existing = if old.is_empty() { Existing::new() } else { held(connection, &old).await? };
+    if existing.len() < old.len() {
+        // Nothing here removes orders, but somebody may.
+        return Err(StoreError::Transient("orders of this batch were removed meanwhile".into()));
+    }
     orders.retain(|id, _| new(id));
-    Ok(Locked { missing: orders, existing })
+    Ok((orders, existing))
+}
+
+/// Locks those of the orders that are there, in the order of their ids.
+async fn held(connection: &mut PgConnection, orders: &[&str]) -> Result<Existing, StoreError> {
+    type Row = (String, Option<String>, Option<Vec<u8>>, String, String);
+    // The lock is taken above the sort.
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT order_id, tenant_id, content, fields::text, field_times::text FROM orders WHERE order_id = ANY($1) \
+         ORDER BY order_id FOR UPDATE",
+    )
+    .bind(orders)
+    .fetch_all(connection)
+    .await
+    .map_err(|e| failed("reading the orders", e))?;
+    let current = |(order_id, tenant, content, fields, times): Row| {
+        (order_id, Current::stored(tenant, content.and_then(|c| c.try_into().ok()), fields, times))
+    };
+    Ok(rows.into_iter().map(current).collect())
+}
+
+/// Gives all locks back: who is to insert an order that is not there must not hold another one. Nothing is written yet.
+async fn unlocked(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::raw_sql("ROLLBACK AND CHAIN").execute(connection).await.map(drop).map_err(|e| failed("giving locks back", e))
 }
 
 /// Those of the orders that others see already. One of them that is gone when it is locked fails the batch, which is tried again.

@@ -1,6 +1,6 @@
 //! Orders in PostgreSQL: a schema for each pipeline, a small pool that connects when it is used and heals by itself.
 //!
-//! A batch is one transaction: `lock` takes (or makes) the rows of its orders in the order of their ids, `read` gets what the plan
+//! A batch is one transaction: `lock` takes (or makes) the rows of its orders in the order of their ids, `read` gets what else the plan
 //! depends on, `write` carries the plan out. Each is one statement for each kind of row, over arrays.
 
 mod claims;
@@ -178,11 +178,11 @@ async fn apply(connection: &mut PgConnection, batch: &[Change]) -> Result<Vec<Ap
     let checked: Vec<Result<Checked, String>> = batch.iter().map(check).collect();
     let begun = |e| failed("beginning a transaction", e);
     let mut transaction = connection.begin().await.map_err(begun)?;
-    let locked = lock::lock(&mut transaction, &checked).await?;
-    let (known, early) = read::read(&mut transaction, &checked, &locked).await?;
+    let (missing, existing) = lock::lock(&mut transaction, &checked).await?;
+    let (known, early) = read::read(&mut transaction, &checked, &missing, existing).await?;
     let early: Vec<Checked> = early.iter().map(check).filter_map(Result::ok).collect();
     let mut plan = plan(&checked, known, &early);
-    write::write(&mut transaction, &locked, &plan).await?;
+    write::write(&mut transaction, &missing, &plan).await?;
     write::notes(&mut transaction, batch, &mut plan).await?;
     transaction.commit().await.map_err(|e| failed("committing", e))?;
     Ok(plan.outcomes)

@@ -2,9 +2,9 @@
 
 use super::super::check::Checked;
 use super::super::failure::failed;
-use super::super::plan::{Current, Known};
+use super::super::plan::Known;
 use super::super::{Change, StoreError, readable};
-use super::lock::Locked;
+use super::lock::{Existing, Missing};
 use crds::pipeline::Effect;
 use sqlx::postgres::PgConnection;
 use std::collections::HashMap;
@@ -13,35 +13,16 @@ use std::collections::HashMap;
 pub async fn read(
     connection: &mut PgConnection,
     batch: &[Result<Checked<'_>, String>],
-    locked: &Locked<'_>,
+    missing: &Missing<'_>,
+    existing: Existing,
 ) -> Result<(Known, Vec<Change>), StoreError> {
-    let mut known = Known::default();
-    if !locked.existing.is_empty() {
-        type Row = (String, Option<String>, Option<Vec<u8>>, String, String);
-        // The lock is taken above the sort: in the order of the ids.
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT order_id, tenant_id, content, fields::text, field_times::text FROM orders WHERE order_id = ANY($1) \
-             ORDER BY order_id FOR UPDATE",
-        )
-        .bind(&locked.existing)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(|e| failed("reading the orders", e))?;
-        if rows.len() < locked.existing.len() {
-            // Nothing here removes orders, but somebody may.
-            return Err(StoreError::Transient("orders of this batch were removed meanwhile".into()));
-        }
-        for (order_id, tenant, content, fields, times) in rows {
-            let content = content.and_then(|c| c.try_into().ok());
-            known.orders.insert(order_id, Current::stored(tenant, content, fields, times));
-        }
-    }
+    let mut known = Known { orders: existing, ..Known::default() };
     let mut events: Vec<&str> =
         batch.iter().flatten().filter(|c| c.change.effect != Effect::Create).map(|c| c.change.event_id.as_str()).collect();
-    let early = if locked.missing.is_empty() && events.is_empty() { Vec::new() } else { waiting(connection, &events, locked).await? };
+    let early = if missing.is_empty() && events.is_empty() { Vec::new() } else { waiting(connection, &events, missing).await? };
     let mut changes = Vec::new();
     for (event_id, order_id, change, dead) in &early {
-        if locked.missing.contains_key(order_id.as_str()) && !dead {
+        if missing.contains_key(order_id.as_str()) && !dead {
             // One that cannot be read stays, and becomes no fault of its Create.
             changes.extend(readable(change));
             events.push(event_id);
@@ -57,9 +38,9 @@ pub async fn read(
 async fn waiting(
     connection: &mut PgConnection,
     events: &[&str],
-    locked: &Locked<'_>,
+    missing: &Missing<'_>,
 ) -> Result<Vec<(String, String, String, bool)>, StoreError> {
-    let orders: Vec<&str> = locked.missing.iter().filter(|(_, made)| made.is_some()).map(|(id, _)| *id).collect();
+    let orders: Vec<&str> = missing.iter().filter(|(_, made)| made.is_some()).map(|(id, _)| *id).collect();
     // Held, so that `tidy` does not hand out what takes effect now.
     sqlx::query_as(
         "SELECT event_id, order_id, change::text, refused IS NOT NULL OR handed_at IS NOT NULL FROM early_events \

@@ -4,14 +4,15 @@ use super::super::check::Cents;
 use super::super::failure::failed;
 use super::super::plan::{Patch, Plan};
 use super::super::{Applied, Change, StoreError};
-use super::lock::{Locked, Rows};
+use super::lock::{Missing, Rows};
 use super::stamp::Stamp;
 use crds::pipeline::Effect;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use std::collections::HashSet;
 
-pub async fn write(connection: &mut PgConnection, locked: &Locked<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
-    new_orders(connection, locked, plan).await?;
+pub async fn write(connection: &mut PgConnection, missing: &Missing<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    new_orders(connection, missing, plan).await?;
     if !plan.patches.is_empty() {
         patches(connection, &plan.patches).await?;
     }
@@ -42,13 +43,12 @@ pub async fn write(connection: &mut PgConnection, locked: &Locked<'_>, plan: &Pl
 
 /// Most new orders lie there since they were locked. What is left are placeholders that nobody filled, and orders that another event
 /// made than the one expected.
-async fn new_orders(connection: &mut PgConnection, locked: &Locked<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
-    let stays = |id: &str, event_id: &str| {
-        locked.missing.get(id).and_then(Option::as_ref).is_some_and(|expected| expected.by.change.event_id == event_id)
-    };
+async fn new_orders(connection: &mut PgConnection, missing: &Missing<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    let stays =
+        |id: &str, event_id: &str| missing.get(id).and_then(Option::as_ref).is_some_and(|expected| expected.by.change.event_id == event_id);
     let (right, other): (Vec<_>, Vec<_>) = plan.made.iter().partition(|made| stays(&made.by.change.order_id, &made.by.change.event_id));
     let right: HashSet<&str> = right.iter().map(|made| made.by.change.order_id.as_str()).collect();
-    let placeholders: Vec<&str> = locked.missing.keys().filter(|id| !right.contains(**id)).copied().collect();
+    let placeholders: Vec<&str> = missing.keys().filter(|id| !right.contains(**id)).copied().collect();
     if !placeholders.is_empty() {
         sqlx::query("DELETE FROM orders WHERE order_id = ANY($1)")
             .bind(placeholders)
@@ -108,26 +108,16 @@ async fn waits(connection: &mut PgConnection, waits: &[&Change]) -> Result<(), S
     .map_err(|e| failed("keeping events that wait", e))
 }
 
-/// Numbered in the order in which the events took effect, inserted in the order of their ids: two batches with the same events, which
-/// no order's row need hold apart (effect None), cannot wait for each other.
 pub async fn notes(connection: &mut PgConnection, batch: &[Change], plan: &mut Plan<'_>) -> Result<(), StoreError> {
     if plan.notes.is_empty() {
         return Ok(());
     }
-    let new: Vec<String> = sqlx::query_scalar(
-        "WITH n AS MATERIALIZED (SELECT nextval('applied_events_seq') AS seq, u.* \
-                                 FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[]) AS u(event_id, order_id, event, source)) \
-         INSERT INTO applied_events (seq, event_id, order_id, event, source) \
-         SELECT seq, event_id, order_id, event, source FROM n ORDER BY event_id COLLATE \"C\" \
-         ON CONFLICT (event_id) DO NOTHING RETURNING event_id",
-    )
-    .bind(plan.notes.iter().map(|c| c.event_id.as_str()).collect::<Vec<_>>())
-    .bind(plan.notes.iter().map(|c| c.order_id.as_str()).collect::<Vec<_>>())
-    .bind(plan.notes.iter().map(|c| c.event.as_str()).collect::<Vec<_>>())
-    .bind(plan.notes.iter().map(|c| c.source.as_str()).collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await
-    .map_err(|e| failed("noting events", e))?;
+    // An event with an effect was looked for while its order was held. Was it noted since, then for another order: that fails the batch,
+    // and the next try sees it. To insert with care costs half as much again, and is only for those that no order holds apart.
+    if plan.notes.iter().all(|change| change.effect != Effect::None) {
+        return note(connection, &plan.notes, "").await.map(drop);
+    }
+    let new = note(connection, &plan.notes, "ON CONFLICT (event_id) DO NOTHING RETURNING event_id").await?;
     if new.len() == plan.notes.len() {
         return Ok(());
     }
@@ -143,4 +133,23 @@ pub async fn notes(connection: &mut PgConnection, batch: &[Change], plan: &mut P
         }
     }
     Ok(())
+}
+
+/// Numbered in the order in which the events took effect, inserted in the order of their ids: two batches with the same events, which
+/// no order's row need hold apart (effect None), cannot wait for each other.
+async fn note(connection: &mut PgConnection, notes: &[&Change], noted_already: &str) -> Result<Vec<String>, StoreError> {
+    let insert = format!(
+        "WITH n AS MATERIALIZED (SELECT nextval('applied_events_seq') AS seq, u.* \
+                                 FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[]) AS u(event_id, order_id, event, source)) \
+         INSERT INTO applied_events (seq, event_id, order_id, event, source) \
+         SELECT seq, event_id, order_id, event, source FROM n ORDER BY event_id COLLATE \"C\" {noted_already}"
+    );
+    sqlx::query_scalar(AssertSqlSafe(insert))
+        .bind(notes.iter().map(|c| c.event_id.as_str()).collect::<Vec<_>>())
+        .bind(notes.iter().map(|c| c.order_id.as_str()).collect::<Vec<_>>())
+        .bind(notes.iter().map(|c| c.event.as_str()).collect::<Vec<_>>())
+        .bind(notes.iter().map(|c| c.source.as_str()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(|e| failed("noting events", e))
 }
