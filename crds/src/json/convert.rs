@@ -74,6 +74,7 @@ impl PartialEq<&str> for Json<'_> {
 
 impl PartialEq<Value> for Json<'_> {
     fn eq(&self, other: &Value) -> bool {
-        *self == Json::from(other)
+        let other = Json::from(other);
+        *self == other
     }
 }

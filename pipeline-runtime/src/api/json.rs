@@ -88,7 +88,7 @@ impl<'t> Visitor<'t> for StrictVisitor {
         let (mut fields, mut names) = (Vec::new(), Names::default());
         while let Some(Text(name)) = entries.next_key()? {
             storable(&name)?;
-            if names.have(&name, &fields) {
+            if names.have(name.clone(), &fields) {
                 return Err(de::Error::custom(format_args!("the key {name:?} is given twice")));
             }
             let Strict(value) = entries.next_value()?;
@@ -105,14 +105,14 @@ struct Names<'t>(HashSet<Cow<'t, str>>);
 impl<'t> Names<'t> {
     const MANY: usize = 16;
 
-    fn have(&mut self, name: &Cow<'t, str>, fields: &[(Cow<'t, str>, Json<'t>)]) -> bool {
+    fn have(&mut self, name: Cow<'t, str>, fields: &[(Cow<'t, str>, Json<'t>)]) -> bool {
         match fields.len() {
-            0..Self::MANY => fields.iter().any(|(known, _)| known == name),
+            0..Self::MANY => fields.iter().any(|(known, _)| *known == name),
             Self::MANY => {
                 self.0.extend(fields.iter().map(|(known, _)| known.clone()));
-                !self.0.insert(name.clone())
+                !self.0.insert(name)
             }
-            _ => !self.0.insert(name.clone()),
+            _ => !self.0.insert(name),
         }
     }
 }
