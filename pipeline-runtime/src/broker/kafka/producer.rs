@@ -76,8 +76,13 @@ impl Producing {
         if let Err((why, record)) = sender.send(record) {
             let (completion, topic) = *record.delivery_opaque;
             // It was not even taken into the queue.
-            let retriable = matches!(why.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal));
-            completion.done(Err(PublishError::Refused { reason: format!("{topic} on {}: {why}", self.settings.name), retriable }));
+            let reason = format!("{topic} on {}: {why}", self.settings.name);
+            completion.done(Err(match why.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge { reason },
+                code => {
+                    PublishError::Refused { reason, retriable: matches!(code, Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal)) }
+                }
+            }));
         }
     }
 
@@ -242,10 +247,9 @@ fn outcome(backend: &str, topic: &str, why: &KafkaError) -> PublishError {
     match why.rdkafka_error_code() {
         // A topic may be on its way; librdkafka has already looked for a second.
         Some(UnknownTopic | UnknownTopicOrPartition) => PublishError::Refused { reason, retriable: true },
+        Some(MessageSizeTooLarge | MessageBatchTooLarge) => PublishError::TooLarge { reason },
         Some(
-            MessageSizeTooLarge
-            | InvalidMessageSize
-            | MessageBatchTooLarge
+            InvalidMessageSize
             | UnknownPartition
             | InvalidTopic
             | TopicAuthorizationFailed
@@ -271,7 +275,8 @@ mod tests {
 
     #[test]
     fn only_a_plain_refusal_is_called_refused() {
-        assert!(matches!(of(RDKafkaErrorCode::MessageSizeTooLarge), PublishError::Refused { retriable: false, .. }));
+        assert!(matches!(of(RDKafkaErrorCode::MessageSizeTooLarge), PublishError::TooLarge { .. }));
+        assert!(matches!(of(RDKafkaErrorCode::TopicAuthorizationFailed), PublishError::Refused { retriable: false, .. }));
         assert!(matches!(of(RDKafkaErrorCode::UnknownTopicOrPartition), PublishError::Refused { retriable: true, .. }));
         for code in [
             RDKafkaErrorCode::MessageTimedOut,
