@@ -129,6 +129,7 @@ async fn a_message_that_fails_five_times_is_kept_is_told_of_once_and_replayed_ta
     let letter = letters.iter().find(|letter| header(letter, "dlq-id") == poison.0).unwrap();
     assert_eq!((header(letter, "dlq-attempts"), header(letter, "dlq-event-id")), ("5".to_owned(), "v-1".to_owned()));
     assert!(header(letter, "dlq-reason").contains("no shelf for this order"));
+    assert_eq!(header(letter, "dlq-publish-time"), "2025-01-10T12:00:00.000Z", "as the message says");
     eventually("somebody is told", READY, || async {
         ensure!(!webhook.calls().is_empty());
         Ok(())

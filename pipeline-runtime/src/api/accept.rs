@@ -164,12 +164,14 @@ async fn publish(api: &ApiState, delivery: &Delivery, within: Duration) -> Outco
             let message = "this process is stopping: send it again under the same X-Request-Id, another one answers";
             return Err(Problem::unavailable("stopping", message, 1));
         }
-        PublishError::Refused { retriable: false, .. } if size(&delivery.message) + OVERHEAD > delivery.max_message_bytes => {
+        PublishError::Refused { retriable: false, .. } | PublishError::TooLarge { .. }
+            if size(&delivery.message) + OVERHEAD > delivery.max_message_bytes =>
+        {
             let message =
                 format!("with its attributes the message is too large for its topic, which takes {} bytes", delivery.max_message_bytes);
             return Err(Problem::too_large(message));
         }
-        PublishError::Refused { reason, .. } => down(reason),
+        PublishError::Refused { reason, .. } | PublishError::TooLarge { reason } => down(reason),
         PublishError::Unknown { reason } => unknown(&delivery.request, reason),
     };
     log_dead_letter(delivery, &error);

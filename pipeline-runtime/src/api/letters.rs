@@ -195,7 +195,9 @@ impl Replay<'_> {
                     self.stopped = Some(format!("{}: replayed, which cannot be noted: {error}; a second replay takes no effect", facts.id));
                 }
             }
-            Err(PublishError::Refused { reason, retriable: false }) => self.skipped.push(json!({"id": facts.id, "reason": reason})),
+            Err(PublishError::Refused { reason, retriable: false } | PublishError::TooLarge { reason }) => {
+                self.skipped.push(json!({"id": facts.id, "reason": reason}))
+            }
             Err(error) => self.stopped = Some(format!("{}: {error}; replay it again, it takes effect once", facts.id)),
         }
     }

@@ -72,12 +72,15 @@ pub struct Position {
     pub offset: i64,
 }
 
-/// What a publish came to. There is no third kind: a call that never answers becomes `Unknown` at its deadline.
+/// What a publish came to. There is no other kind: a call that never answers becomes `Unknown` at its deadline.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PublishError {
     /// The message is not on the broker and never will be.
     #[error("not published: {reason}")]
     Refused { reason: String, retriable: bool },
+    /// As one that is refused for good: a smaller message may be taken.
+    #[error("not published: {reason}")]
+    TooLarge { reason: String },
     /// The message may or may not be on the broker.
     #[error("outcome unknown: {reason}")]
     Unknown { reason: String },

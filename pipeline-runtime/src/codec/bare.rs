@@ -3,7 +3,7 @@
 use super::{DecodeError, Decoded, Draft, attribute, broker_time, own_attributes, rfc3339};
 use crate::broker::{Header, Incoming};
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use crds::json::{Json, Object};
 use std::borrow::Cow;
 
@@ -31,9 +31,14 @@ pub(super) fn decode<'m>(message: &'m Incoming, data: Json<'m>) -> Result<Decode
     let attributes = Object::of(attributes);
     let text = |name: &str| attributes.get(name).and_then(Json::as_str);
     let id = text(attribute::ID).unwrap_or_default().to_owned();
-    // Others may mean something else by a header of that name: what is no time says nothing.
-    let time = text(attribute::TIME).and_then(|time| DateTime::parse_from_rfc3339(time).ok());
-    Ok(Decoded { id, publish_time: time.map_or_else(|| broker_time(message), |time| time.to_utc()), attributes, data })
+    Ok(Decoded { id, publish_time: publish_time(message).unwrap_or_else(|| broker_time(message)), attributes, data })
+}
+
+/// Others may mean something else by a header of that name: what is no time says nothing.
+pub(super) fn publish_time(message: &Incoming) -> Option<DateTime<Utc>> {
+    let time = message.headers.iter().rfind(|header| &*header.name == attribute::TIME)?;
+    let time = DateTime::parse_from_rfc3339(std::str::from_utf8(&time.value).ok()?).ok()?;
+    Some(time.to_utc())
 }
 
 fn is_own(name: &str) -> bool {

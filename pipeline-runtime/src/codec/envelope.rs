@@ -3,8 +3,9 @@
 use super::{DecodeError, Decoded, Draft, broker_time, own_attributes, rfc3339};
 use crate::broker::Incoming;
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use crds::json::{Json, Object};
+use serde::Deserialize;
 
 /// The data goes in as the text that it is: it is not parsed again.
 pub(super) fn body(draft: &Draft) -> Bytes {
@@ -50,4 +51,15 @@ pub(super) fn decode<'m>(message: &Incoming, body: Json<'m>) -> Result<Decoded<'
         Some(data) => Ok(Decoded { id, publish_time, attributes, data }),
         None => wrong("data is missing: the body must be an object of messageId, publishTime, attributes and data"),
     }
+}
+
+/// Of a body that need not be more than JSON; nothing else of it is taken apart.
+pub(super) fn publish_time(message: &Incoming) -> Option<DateTime<Utc>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said {
+        publish_time: String,
+    }
+    let Said { publish_time } = serde_json::from_slice(message.payload.as_deref()?).ok()?;
+    DateTime::parse_from_rfc3339(&publish_time).ok().map(|time| time.to_utc())
 }

@@ -39,7 +39,7 @@ pub mod attribute {
     pub const CORRELATION_ID: &str = "correlationId";
     /// `<lineage>:<epoch>` of the switch. Always a header, never in the envelope.
     pub const STAMP: &str = "op-stamp";
-    /// Of a message that was replayed: topic/partition/offset@milliseconds of what it was first. Where it has no id and no time of its own,
+    /// Of a message that was replayed, and in its dead letter: topic/partition/offset@milliseconds of what it was first. Where it has no id and no time of its own,
     /// it has those that it had there, so that a second replay is a repeat. Always a header.
     pub const ORIGIN: &str = "op-origin";
 }
@@ -119,6 +119,15 @@ fn own_attributes(draft: &Draft) -> impl Iterator<Item = (&str, &str)> {
     let own = [(attribute::TYPE, draft.event.as_str()), (attribute::SCHEMA_VERSION, SCHEMA_VERSION)];
     let given = draft.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     own.into_iter().chain(given.filter(move |(name, _)| own.iter().all(|(taken, _)| taken != name)))
+}
+
+/// When a message was published: as it says itself, also where the rest of it cannot be read; else as the broker says.
+pub fn publish_time(topic: &TopicConfig, message: &Incoming) -> DateTime<Utc> {
+    let said = match topic.envelope {
+        Envelope::Bare => bare::publish_time(message),
+        Envelope::Attributes => envelope::publish_time(message),
+    };
+    said.unwrap_or_else(|| broker_time(message))
 }
 
 /// With its time: in a topic that was made anew another message has the same place.

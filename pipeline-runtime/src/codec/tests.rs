@@ -165,6 +165,18 @@ fn a_message_that_was_replayed_has_the_id_and_the_time_of_its_first_place() {
 }
 
 #[test]
+fn when_a_message_was_published_is_read_also_where_the_rest_of_it_cannot_be() {
+    let time = |envelope, headers: &[(&str, &[u8])], body: &[u8]| publish_time(&topic(envelope), &message(headers, Some(body))).timestamp();
+    let noon = Utc.with_ymd_and_hms(2025, 1, 31, 12, 0, 0).unwrap().timestamp();
+    assert_eq!(time(Envelope::Attributes, &[], br#"{"attributes": 7, "publishTime": "2025-01-31T12:00:00Z"}"#), noon);
+    assert_eq!(time(Envelope::Bare, &[("time", b"2025-01-31T12:00:00Z")], b"\xff{"), noon);
+    for body in [&b"{broken"[..], br#"{"publishTime": 7}"#, b"{}"] {
+        assert_eq!(time(Envelope::Attributes, &[], body), 1, "as the broker says");
+    }
+    assert_eq!(time(Envelope::Bare, &[(attribute::ORIGIN, b"orders/1/7@2000")], b""), 2, "for the first time");
+}
+
+#[test]
 fn an_amount_that_would_be_changed_is_refused_and_the_same_as_a_text_is_kept() {
     let total = "12345678901234567890.12";
     let says =

@@ -265,6 +265,15 @@ impl Fields {
         self.keyring.encrypt(Bound::To { event: topic, field: BODY }, "", body).map(Bytes::from)
     }
 
+    /// The same in at most so many bytes: of so much of the beginning as has room then, and how much that is. Encrypted first and cut then,
+    /// it would open for nobody.
+    pub fn hide_beginning(&self, topic: &str, body: &[u8], most: usize) -> Result<(Bytes, usize), Unreadable> {
+        let around = self.hide_body(topic, b"")?.len();
+        // Base64 makes four bytes of three.
+        let taken = body.len().min(most.saturating_sub(around) / 4 * 3);
+        Ok((if taken == 0 { Bytes::new() } else { self.hide_body(topic, &body[..taken])? }, taken))
+    }
+
     /// A body that `hide_body` has made. None: it is another one.
     pub fn open_body(&self, topic: &str, body: &[u8]) -> Option<Result<Bytes, Unreadable>> {
         let text = std::str::from_utf8(body).ok().filter(|text| text.starts_with(PREFIX))?;

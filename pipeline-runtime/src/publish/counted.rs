@@ -14,7 +14,7 @@ impl Counted {
     pub fn published(&self, result: &PublishResult, took: Duration) {
         let outcome = match result {
             Ok(_) => 0,
-            Err(PublishError::Refused { .. }) => 1,
+            Err(PublishError::Refused { .. } | PublishError::TooLarge { .. }) => 1,
             Err(PublishError::Unknown { .. }) => 2,
         };
         self.0[outcome].took(took);

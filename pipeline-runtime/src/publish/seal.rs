@@ -27,7 +27,9 @@ pub async fn seal(broker: &dyn Broker, stamp: Stamp<'_>, partitions: &[Partition
     for (partition, answer) in partitions.iter().zip(sent) {
         let why = match timeout_at(deadline, answer).await {
             Ok(Ok(Ok(_))) => continue,
-            Ok(Ok(Err(PublishError::Refused { reason, .. } | PublishError::Unknown { reason }))) => reason,
+            Ok(Ok(Err(PublishError::Refused { reason, .. } | PublishError::TooLarge { reason } | PublishError::Unknown { reason }))) => {
+                reason
+            }
             Ok(Err(_)) => "the client ended before the broker answered".into(),
             Err(_) => format!("no answer from {} within {within:?}", broker.name()),
         };

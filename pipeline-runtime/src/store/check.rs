@@ -1,4 +1,4 @@
-//! Finds in a change what one of the databases would refuse, before anything is sent: then that change alone is a conflict.
+//! Finds in a change what one of the databases would refuse, before anything is sent: then that change alone is refused.
 //! Both stores keep to the limits of the stricter one, so that a pipeline behaves on a laptop as in a cluster.
 
 use super::Change;

@@ -57,7 +57,7 @@ pub struct Fields {
     pub customer: Option<String>,
     /// JSON text, as it came.
     pub items: Option<String>,
-    /// The amount's decimal text, as it came. Kept as DECIMAL(10,2) (FP-4): one that would have to be rounded or does not fit is a conflict.
+    /// The amount's decimal text, as it came. Kept as DECIMAL(10,2) (FP-4): one that would have to be rounded or does not fit is refused.
     pub total: Option<String>,
     pub status: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
@@ -74,6 +74,8 @@ pub enum Applied {
     Waiting,
     /// It contradicts what is stored and never can take effect: a dead letter. The sentence says why.
     Conflict(String),
+    /// No store could hold it, whatever is stored: a dead letter too.
+    Refused(String),
 }
 
 /// An update that waited for its Create, and in vain.

@@ -1,13 +1,13 @@
 //! What the lines of the log say of the order that a message is about, so that all lines about one order are found.
 
 use super::Shared;
-use super::apply::Came;
 use super::failure::Failure;
+use super::health::Ended;
 use super::lanes::InHand;
 use super::privacy;
 use crate::codec::attribute;
 use crate::contract::Message;
-use crate::store::{Applied, Change};
+use crate::store::Change;
 use crate::telemetry::Context;
 
 /// A larger message is not taken apart once more only to be told of.
@@ -83,16 +83,15 @@ impl Shared {
 }
 
 /// The line about each event, for whoever asks for that much (`logLevel: debug`).
-pub fn tell(work: &InHand, change: &Change, came: &Came) {
-    let Came::Applied(applied) = came else { return };
+pub fn tell(work: &InHand, change: &Change, ended: Ended) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
-    let what = match applied {
-        Applied::Done => "took effect",
-        Applied::Repeat => "had taken effect before",
-        Applied::Waiting => "waits for its order",
-        Applied::Conflict(_) => return, // said where it becomes a dead letter
+    let what = match ended {
+        Ended::Processed => "took effect",
+        Ended::Repeated => "had taken effect before",
+        Ended::Waiting => "waits for its order",
+        Ended::PassedOver | Ended::Dropped | Ended::DeadLetter => return, // said where that is known
     };
     let about = About::read(work);
     tracing::debug!(

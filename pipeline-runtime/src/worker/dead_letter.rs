@@ -5,8 +5,8 @@ use super::about::tell_failure;
 use super::failure::Failure;
 use super::health::Ended;
 use super::lanes::InHand;
-use super::privacy;
-use crate::broker::{Header, Incoming, Outgoing, Position, Target};
+use super::privacy::Buried;
+use crate::broker::{Header, Outgoing, Position, PublishError, Target};
 use crate::codec::{self, attribute};
 use crate::publish::For;
 use crate::store::Change;
@@ -25,6 +25,7 @@ pub mod header {
     pub const TOPIC: &str = "dlq-topic";
     pub const PARTITION: &str = "dlq-partition";
     pub const OFFSET: &str = "dlq-offset";
+    /// Where it is not long; the letter's own key is the same.
     pub const KEY: &str = "dlq-key";
     pub const PUBLISH_TIME: &str = "dlq-publish-time";
     pub const REASON: &str = "dlq-reason";
@@ -32,18 +33,37 @@ pub mod header {
     pub const ATTEMPTS: &str = "dlq-attempts";
     pub const TIME: &str = "dlq-time";
     pub const EVENT_ID: &str = "dlq-event-id";
-    /// The original's size in bytes, where the dead-letter topic does not take it whole.
+    /// The size in bytes of the original's body, headers or key, where the dead-letter topic does not take it whole.
     pub const CUT_FROM: &str = "dlq-cut-from";
+    pub const HEADERS_CUT_FROM: &str = "dlq-headers-cut-from";
+    pub const KEY_CUT_FROM: &str = "dlq-key-cut-from";
     /// `change` where the body is not the message but what the store had kept of it.
     pub const BODY: &str = "dlq-body";
-    pub const ALL: [&str; 13] =
-        [ID, TOPIC, PARTITION, OFFSET, KEY, PUBLISH_TIME, REASON, ERROR_TYPE, ATTEMPTS, TIME, EVENT_ID, CUT_FROM, BODY];
+    pub const ALL: [&str; 15] = [
+        ID,
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        KEY,
+        PUBLISH_TIME,
+        REASON,
+        ERROR_TYPE,
+        ATTEMPTS,
+        TIME,
+        EVENT_ID,
+        CUT_FROM,
+        HEADERS_CUT_FROM,
+        KEY_CUT_FROM,
+        BODY,
+    ];
 }
 
-/// The most characters of a reason: headers count against the message's size.
-const REASON_LENGTH: usize = 2000;
+/// The most characters of a reason, and bytes of a key that is noted beside the letter's own: headers count against the message's size.
+const LONGEST_NOTE: usize = 2000;
 /// What a broker adds to a message, with room to spare.
 const OVERHEAD: usize = 512;
+/// What the headers take that say what was cut.
+const MARKS: usize = 160;
 /// How long one attempt to publish may take.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long what a broker said about a topic's limit is believed.
@@ -60,50 +80,96 @@ pub fn letter_id(backend: &str, at: &Position, timestamp_ms: i64) -> Uuid {
 pub fn letter(
     topic: &str,
     backend: &str,
-    message: &Incoming,
+    buried: &Buried<'_>,
     failure: &Failure,
     attempts: u32,
     now: DateTime<Utc>,
     most: Option<usize>,
 ) -> Outgoing {
+    let message = &*buried.message;
     let Position { partition, offset } = &message.at;
     let mut headers: Vec<Header> =
         message.headers.iter().filter(|h| &*h.name != attribute::STAMP && !header::ALL.contains(&&*h.name)).cloned().collect();
-    let published = DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default();
+    if message.header(attribute::ORIGIN).is_none() {
+        headers.push(Header { name: attribute::ORIGIN.into(), value: codec::place_in_time(&message.at, message.timestamp_ms).into() });
+    }
+    let own = headers.len();
     let mut note = |name: &str, value: Bytes| headers.push(Header { name: name.into(), value });
     note(header::ID, letter_id(backend, &message.at, message.timestamp_ms).to_string().into());
     note(header::TOPIC, Bytes::copy_from_slice(partition.topic.as_bytes()));
     note(header::PARTITION, partition.number.to_string().into());
     note(header::OFFSET, offset.to_string().into());
-    if let Some(key) = &message.key {
+    if let Some(key) = message.key.as_ref().filter(|key| key.len() <= LONGEST_NOTE) {
         note(header::KEY, key.clone());
     }
-    note(header::PUBLISH_TIME, rfc3339(published));
-    note(header::REASON, failure.reason.chars().take(REASON_LENGTH).collect::<String>().into());
+    note(header::PUBLISH_TIME, rfc3339(buried.published));
+    note(header::REASON, brief(&failure.reason));
     note(header::ERROR_TYPE, Bytes::from_static(failure.kind.name().as_bytes()));
     note(header::ATTEMPTS, attempts.to_string().into());
     note(header::TIME, rfc3339(now));
     if let Some(id) = &failure.event_id {
-        note(header::EVENT_ID, id.clone().into());
+        note(header::EVENT_ID, brief(id));
     }
     let mut letter =
         Outgoing { topic: topic.into(), target: Target::Key, key: message.key.clone(), headers, payload: message.payload.clone() };
-    if let Some(most) = most {
-        cut(&mut letter, most);
-    }
+    fit(&mut letter, own, most, |room| buried.shortened(room));
     letter
 }
 
-/// Cuts the body, so that the letter fits; says so in a header.
-fn cut(letter: &mut Outgoing, most: usize) {
-    let Some(body) = &letter.payload else { return };
-    let rest: usize = letter.headers.iter().map(|h| h.name.len() + h.value.len() + 8).sum();
-    let room = most.saturating_sub(rest + letter.key.as_ref().map_or(0, Bytes::len) + OVERHEAD);
-    if body.len() > room {
-        let from = body.len().to_string();
-        letter.payload = Some(body.slice(..room));
-        letter.headers.push(Header { name: header::CUT_FROM.into(), value: from.into() });
+fn brief(text: &str) -> Bytes {
+    text.chars().take(LONGEST_NOTE).collect::<String>().into()
+}
+
+fn size(letter: &Outgoing) -> usize {
+    let headers: usize = letter.headers.iter().map(weight).sum();
+    headers + letter.key.as_ref().map_or(0, Bytes::len) + letter.payload.as_ref().map_or(0, Bytes::len) + OVERHEAD
+}
+
+fn weight(header: &Header) -> usize {
+    header.name.len() + header.value.len() + 8
+}
+
+/// Shortens a letter until it fits: the body, then the message's own headers (so many are the first ones; the last of them go first), then
+/// the key, then what we note at length. Of the first three a header says how large they were: what is left of them is not the message, and
+/// is not replayed.
+fn fit(letter: &mut Outgoing, own: usize, most: Option<usize>, body: impl Fn(usize) -> (Bytes, Option<usize>)) {
+    let Some(most) = most.filter(|most| size(letter) > *most) else { return };
+    let most = most.saturating_sub(MARKS);
+    let over = |letter: &Outgoing| size(letter).saturating_sub(most);
+    let mut marks = Vec::new();
+    if letter.payload.take_if(|body| !body.is_empty()).is_some() {
+        let (shortened, from) = body(most.saturating_sub(size(letter)));
+        letter.payload = Some(shortened);
+        marks.extend(from.map(|from| (header::CUT_FROM, from)));
     }
+    let (mut excess, mut kept) = (over(letter), own);
+    if excess > 0 && own > 0 {
+        marks.push((header::HEADERS_CUT_FROM, letter.headers[..own].iter().map(weight).sum()));
+        while excess > 0 && kept > 0 {
+            kept -= 1;
+            excess = excess.saturating_sub(weight(&letter.headers[kept]));
+        }
+        letter.headers.drain(kept..own);
+    }
+    let excess = over(letter);
+    if let Some(key) = letter.key.as_mut().filter(|key| excess > 0 && !key.is_empty()) {
+        marks.push((header::KEY_CUT_FROM, key.len()));
+        key.truncate(key.len().saturating_sub(excess));
+    }
+    for name in [header::REASON, header::EVENT_ID] {
+        let excess = over(letter);
+        if let Some(note) = letter.headers.iter_mut().find(|header| &*header.name == name) {
+            note.value.truncate(note.value.len().saturating_sub(excess));
+        }
+    }
+    letter.headers.extend(marks.into_iter().map(|(name, from)| Header { name: name.into(), value: from.to_string().into() }));
+}
+
+/// A smaller one, where that is what the broker wants: what it or our client takes need not be what it says.
+fn smaller(letter: &Outgoing, error: &PublishError, made: impl Fn(Option<usize>) -> Outgoing) -> Option<Outgoing> {
+    let PublishError::TooLarge { .. } = error else { return None };
+    let half = made(Some(size(letter) / 2));
+    (size(&half) < size(letter)).then_some(half)
 }
 
 fn rfc3339(time: DateTime<Utc>) -> Bytes {
@@ -111,7 +177,7 @@ fn rfc3339(time: DateTime<Utc>) -> Bytes {
 }
 
 /// The dead letter of an update whose order never came: the message is no longer at hand, what the store kept of it is.
-pub fn expired(topic: &str, change: &Change, failure: &Failure, now: DateTime<Utc>) -> Outgoing {
+pub fn expired(topic: &str, change: &Change, failure: &Failure, now: DateTime<Utc>, most: Option<usize>) -> Outgoing {
     let (from, partition, offset) = place_of(&change.source).unwrap_or((&change.source, "", ""));
     let body = json!({
         "id": change.event_id, "type": change.event, "orderId": change.order_id, "publishTime": change.published_at, "at": change.at,
@@ -134,7 +200,10 @@ pub fn expired(topic: &str, change: &Change, failure: &Failure, now: DateTime<Ut
     ];
     let headers = notes.into_iter().map(|(name, value)| Header { name: name.into(), value: value.into() }).collect();
     let key = Some(change.order_id.clone().into());
-    Outgoing { topic: topic.into(), target: Target::Key, key, headers, payload: Some(body.to_string().into()) }
+    let body = Bytes::from(body.to_string());
+    let mut letter = Outgoing { topic: topic.into(), target: Target::Key, key, headers, payload: Some(body.clone()) };
+    fit(&mut letter, 0, most, |room| (body.slice(..room.min(body.len())), Some(body.len())));
+    letter
 }
 
 /// topic/partition/offset. A topic's name holds no slash.
@@ -156,8 +225,9 @@ impl Shared {
             tell_failure!(error, work, about, failure, attempts, "event dropped: its topic has no dead-letter topic");
             return Some(Ended::Dropped);
         };
-        let message = match privacy::discreet(&config, &self.deps.contract.load(), &self.deps.codecs, &work.message) {
-            Ok(message) => message,
+        let contract = self.deps.contract.load_full();
+        let buried = match Buried::of(&config, &contract, &self.deps.codecs, &work.message) {
+            Ok(buried) => buried,
             Err(reason) => {
                 let at = &work.message.at;
                 let (partition, offset) = (at.partition.number, at.offset);
@@ -165,21 +235,9 @@ impl Shared {
                 return None;
             }
         };
-        let cut = async |now| letter(&to, self.deps.broker.name(), &message, failure, attempts, now, self.letter_limit(&to).await);
-        let mut written_for = self.deps.publisher.broker().name().to_owned();
-        let mut letter = cut(Utc::now()).await;
-        let mut backoff = FIRST_BACKOFF;
-        let buried = loop {
-            if let Some(ended) = self.publish_letter(&letter, work.trace(), &mut backoff, || self.desk().wanted(work)).await {
-                break ended;
-            }
-            // Another broker may take less.
-            if *written_for != *self.deps.publisher.broker().name() {
-                written_for = self.deps.publisher.broker().name().to_owned();
-                letter = cut(Utc::now()).await;
-            }
-        };
-        if !buried {
+        let now = Utc::now();
+        let made = |most| letter(&to, self.deps.broker.name(), &buried, failure, attempts, now, most);
+        if !self.write_letter(&to, work.trace(), made, || self.desk().wanted(work)).await {
             return None;
         }
         self.note_burial(topic, failure);
@@ -203,13 +261,8 @@ impl Shared {
             );
             return true;
         };
-        let letter = expired(&to, change, failure, Utc::now());
-        let mut backoff = FIRST_BACKOFF;
-        let buried = loop {
-            if let Some(ended) = self.publish_letter(&letter, None, &mut backoff, || true).await {
-                break ended;
-            }
-        };
+        let now = Utc::now();
+        let buried = self.write_letter(&to, None, |most| expired(&to, change, failure, now, most), || true).await;
         if buried {
             self.note_burial(from, failure);
             tracing::warn!(
@@ -252,28 +305,46 @@ impl Shared {
         told
     }
 
-    /// One try. None: there is to be another, and the pause before it is over.
-    async fn publish_letter(
+    /// Writes a letter and waits for its ack, as long as it takes. False: we stop, or nobody wants it of us any more. `made` makes it, of at
+    /// most so many bytes.
+    ///
+    /// No message is passed without its letter. One that is refused for its size is made smaller; for any other refusal (a right that is
+    /// missing, a demand of the topic) somebody has to mend the topic, and the log says which.
+    async fn write_letter(
         &self,
-        letter: &Outgoing,
+        topic: &str,
         trace: Option<Context>,
-        backoff: &mut Duration,
+        made: impl Fn(Option<usize>) -> Outgoing,
         wanted: impl Fn() -> bool,
-    ) -> Option<bool> {
-        let topic = &*letter.topic;
-        let pause = self.bounded(*backoff);
-        match self.deps.publisher.publish_for(For { trace, order_id: None }, letter, PUBLISH_DEADLINE).await {
-            Ok(_) => return Some(true),
-            Err(error) if self.stopping() || !wanted() => {
+    ) -> bool {
+        let broker = || self.deps.publisher.broker().name().to_owned();
+        let mut written_for = broker();
+        let mut letter = made(self.letter_limit(topic).await);
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let published = self.deps.publisher.publish_for(For { trace, order_id: None }, &letter, PUBLISH_DEADLINE).await;
+            let Err(error) = published else { return true };
+            if self.stopping() || !wanted() {
                 tracing::info!(topic, %error, "a dead letter is left to whoever reads this event next");
-                return Some(false);
+                return false;
             }
-            Err(error) => {
-                tracing::error!(topic, %error, "a dead letter cannot be written; trying again in {pause:?}, its event waits")
+            if let Some(smaller) = smaller(&letter, &error, &made) {
+                tracing::warn!(topic, %error, "a dead letter is larger than its topic takes: it is cut");
+                letter = smaller;
+                continue;
+            }
+            let pause = self.bounded(backoff);
+            tracing::error!(topic, %error, "a dead letter cannot be written; trying again in {pause:?}, its event waits");
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            if !self.sleep(pause).await {
+                return false;
+            }
+            // Another broker may take less.
+            if written_for != broker() {
+                written_for = broker();
+                letter = made(self.letter_limit(topic).await);
             }
         }
-        *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
-        (!self.sleep(pause).await).then_some(false)
     }
 }
 
@@ -282,7 +353,14 @@ impl Shared {
 mod tests {
     use super::super::failure::Kind;
     use super::*;
-    use crate::broker::Partition;
+    use crate::broker::{Incoming, Partition};
+    use std::borrow::Cow;
+
+    /// Published a little before the broker had it.
+    fn buried(message: Incoming) -> Buried<'static> {
+        let published = DateTime::from_timestamp_millis(1_700_000_000_000).unwrap();
+        Buried { message: Cow::Owned(message), published, plain: None }
+    }
 
     fn message(body: &'static [u8]) -> Incoming {
         let headers = [("source", "shop"), (attribute::STAMP, "x:3"), (header::REASON, "of a replay")];
@@ -305,7 +383,8 @@ mod tests {
 
     #[test]
     fn a_letter_holds_the_message_untouched_and_says_what_happened() {
-        let letter = letter("orders-dlq", "kafka", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
+        let message = buried(message(b"\xff{"));
+        let letter = letter("orders-dlq", "kafka", &message, &failure(), 5, DateTime::UNIX_EPOCH, Some(100_000));
         assert_eq!((letter.key.as_deref(), letter.payload.as_deref()), (Some(&b"C1"[..]), Some(&b"\xff{"[..])));
         let expected = [
             ("source", "shop"),
@@ -313,7 +392,8 @@ mod tests {
             (header::PARTITION, "2"),
             (header::OFFSET, "77"),
             (header::KEY, "C1"),
-            (header::PUBLISH_TIME, "2023-11-14T22:13:20.123Z"),
+            (header::PUBLISH_TIME, "2023-11-14T22:13:20.000Z"),
+            (attribute::ORIGIN, "orders/2/77@1700000000123"),
             (header::REASON, "data.total: must be above 0"),
             (header::ERROR_TYPE, "invalid"),
             (header::ATTEMPTS, "5"),
@@ -324,8 +404,8 @@ mod tests {
             assert_eq!(value(&letter, name), [text], "{name}, once, and not that of an earlier death");
         }
         let id = value(&letter, header::ID);
-        let again = self::letter("orders-dlq", "kafka", &message(b"\xff{"), &failure(), 6, Utc::now(), None);
-        let elsewhere = self::letter("orders-dlq", "azure", &message(b"\xff{"), &failure(), 5, DateTime::UNIX_EPOCH, None);
+        let again = self::letter("orders-dlq", "kafka", &message, &failure(), 6, Utc::now(), None);
+        let elsewhere = self::letter("orders-dlq", "azure", &message, &failure(), 5, DateTime::UNIX_EPOCH, None);
         assert_eq!((id.len(), value(&again, header::ID)), (1, id.clone()), "the same letter once more");
         assert_ne!(value(&elsewhere, header::ID), id, "another message at the same place of another broker");
         assert!(value(&letter, attribute::STAMP).is_empty(), "a stamp belongs to the message that was, not to this one");
@@ -334,11 +414,60 @@ mod tests {
     #[test]
     fn a_letter_too_large_for_its_topic_is_cut_and_says_so() {
         let body: &'static [u8] = vec![b'x'; 10_000].leak();
-        let letter = letter("orders-dlq", "kafka", &message(body), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
+        let letter = letter("orders-dlq", "kafka", &buried(message(body)), &failure(), 1, DateTime::UNIX_EPOCH, Some(4096));
         let size: usize =
             letter.headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>() + letter.payload.as_ref().unwrap().len();
         assert!((2000..4096).contains(&size), "{size}");
         assert_eq!(value(&letter, header::CUT_FROM), ["10000"]);
+        assert_eq!((value(&letter, "source"), letter.key.as_deref()), (vec!["shop".to_owned()], Some(&b"C1"[..])), "the rest has room");
+    }
+
+    #[test]
+    fn a_letter_fits_whatever_its_parts_are_and_says_what_of_the_message_is_cut() {
+        let most = 4096;
+        let of = |key: usize, headers: usize, reason: usize| {
+            let mut message = message(b"{broken");
+            message.key = Some(vec![b'k'; key].into());
+            message.headers.extend((0..headers).map(|n| Header { name: format!("h{n}").into(), value: vec![b'h'; 500].into() }));
+            let failure = Failure::new(Kind::Invalid, "\u{e4}".repeat(reason), Some(&"e".repeat(reason)));
+            letter("orders-dlq", "kafka", &buried(message), &failure, 1, DateTime::UNIX_EPOCH, Some(most))
+        };
+        // The key, own headers, the reason and the event's id; what is cut of body, headers and key.
+        for (key, headers, reason, cut) in [
+            (2900, 0, 10, [false, false, false]),
+            (2, 20, 10, [true, true, false]),
+            (6000, 0, 10, [true, true, true]),
+            (6000, 20, 6000, [true, true, true]),
+        ] {
+            let letter = of(key, headers, reason);
+            assert!(size(&letter) <= most, "{key}, {headers}, {reason}: {}", size(&letter));
+            let marks = [header::CUT_FROM, header::HEADERS_CUT_FROM, header::KEY_CUT_FROM].map(|name| !value(&letter, name).is_empty());
+            assert_eq!(marks, cut, "{key}, {headers}, {reason}");
+            assert_eq!(value(&letter, header::TOPIC), ["orders"]);
+        }
+        let some = of(2, 7, 10);
+        assert_eq!((value(&some, "h3").len(), value(&some, "h6").len()), (1, 0), "of the headers what has room");
+        assert_eq!(value(&of(6000, 0, 10), header::KEY_CUT_FROM), ["6000"]);
+    }
+
+    #[test]
+    fn the_letter_of_an_update_that_waited_in_vain_fits_too() {
+        let change = Change {
+            event_id: "e-1".into(),
+            event: "Noted".into(),
+            effect: crds::pipeline::Effect::Update,
+            order_id: "o-1".into(),
+            content: [0; 32],
+            fields: Default::default(),
+            set: [("note".to_owned(), "x".repeat(10_000).into())].into_iter().collect(),
+            append: Default::default(),
+            at: None,
+            published_at: DateTime::UNIX_EPOCH,
+            source: "orders/0/7".into(),
+        };
+        let letter = expired("orders-dlq", &change, &failure(), DateTime::UNIX_EPOCH, Some(4096));
+        assert!(size(&letter) <= 4096, "{}", size(&letter));
+        assert_eq!(value(&letter, header::BODY), ["change"]);
     }
 
     #[test]

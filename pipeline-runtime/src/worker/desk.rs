@@ -108,7 +108,8 @@ impl Desk {
             self.bytes += size;
             news[lane] = true;
             let Reading { assignment, log, .. } = *reading;
-            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits: 0, read_at: now, size, weight, traced: None });
+            let (waits, effect, read_at, traced) = (0, None, now, None);
+            self.lanes[lane].push(InHand { message, assignment, log, key, attempts, waits, effect, read_at, size, weight, traced });
         }
         news
     }

@@ -138,6 +138,17 @@ impl Counters {
         }
     }
 
+    /// An event came to the store, and was this there.
+    pub fn came_to_the_store(&self, ended: Ended) {
+        let count = match ended {
+            Ended::Processed => &self.processed,
+            Ended::Repeated => &self.repeats,
+            Ended::Waiting => &self.waiting,
+            Ended::PassedOver | Ended::Dropped | Ended::DeadLetter => return, // these never came there
+        };
+        count.add(1);
+    }
+
     /// Those of a topic; asked for once, when reading begins.
     pub fn of_topic(&self, group: &str, topic: &str) -> Arc<OfTopic> {
         self.topics().entry((group.to_owned(), topic.to_owned())).or_default().clone()

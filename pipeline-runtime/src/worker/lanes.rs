@@ -1,5 +1,6 @@
 //! A lane: the queue of one applier. A key is first in, first out; a key that must wait is held alone, and the others go on.
 
+use super::health::Ended;
 use super::traced::Traced;
 use crate::broker::Incoming;
 use std::collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry};
@@ -22,6 +23,9 @@ pub struct InHand {
     pub attempts: u32,
     /// How often it waited for something else, since it was read.
     pub waits: u32,
+    /// What it was to the store when it came there first. Where what follows from it has to wait, it comes there again: as a repeat, which
+    /// it is not.
+    pub effect: Option<Ended>,
     pub read_at: Instant,
     pub size: usize,
     /// What it takes when it is taken apart, in bytes.
@@ -188,7 +192,8 @@ mod tests {
     fn work(key: Key, offset: i64) -> InHand {
         let partition = Partition { topic: "orders".into(), number: 0 };
         let message = Incoming { at: Position { partition, offset }, key: None, headers: vec![], payload: None, timestamp_ms: 0 };
-        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, read_at: Instant::now(), size: 100, weight: 100, traced: None }
+        let read_at = Instant::now();
+        InHand { message, assignment: 1, log: 0, key, attempts: 0, waits: 0, effect: None, read_at, size: 100, weight: 100, traced: None }
     }
 
     fn taken(lane: &mut Lane, now: Instant) -> Vec<(Key, i64)> {

@@ -129,34 +129,33 @@ async fn process(shared: &Shared, batch: &mut [InHand]) -> Vec<Fate> {
             shared.note_store(batch, &changes, &indices, &came, began.elapsed());
         }
         for ((change, (index, then)), came) in changes.iter().zip(of_changes).zip(came) {
-            about::tell(&batch[index], change, &came);
-            fates[index] = fate(shared, came, then, &change.event_id);
+            fates[index] = fate(shared, &mut batch[index], change, came, then);
         }
     }
     fates
 }
 
-fn fate(shared: &Shared, came: Came, then: Option<Then>, event_id: &str) -> Fate {
-    let counters = &shared.deps.health.counters;
-    let failure = |kind, reason: String| Failure::new(kind, reason, Some(event_id));
-    match came {
-        Came::Applied(Applied::Conflict(reason)) => Fate::DeadLetter(failure(Kind::Conflict, reason)),
-        Came::Applied(applied) => {
-            let (count, ended) = match applied {
-                Applied::Repeat => (&counters.repeats, Ended::Repeated),
-                // Kept in the store: it will take effect with its Create. What follows from it follows now, since nobody
-                // reads this message again.
-                Applied::Waiting => (&counters.waiting, Ended::Waiting),
-                Applied::Done | Applied::Conflict(_) => (&counters.processed, Ended::Processed),
-            };
-            count.add(1);
-            then.map_or(Fate::Complete(ended), |then| Fate::Then(Box::new(then), ended))
-        }
-        Came::Refused(reason) => Fate::DeadLetter(failure(Kind::Refused, reason)),
-        Came::Failed(reason) => Fate::Failed(failure(Kind::Store, reason)),
-        Came::Behind => Fate::Behind,
-        Came::Stopped => Fate::PutDown,
+fn fate(shared: &Shared, work: &mut InHand, change: &Change, came: Came, then: Option<Then>) -> Fate {
+    let failure = |kind, reason: String| Failure::new(kind, reason, Some(&change.event_id));
+    let ended = match came {
+        Came::Applied(Applied::Done) => Ended::Processed,
+        Came::Applied(Applied::Repeat) => Ended::Repeated,
+        // Kept in the store: it will take effect with its Create. What follows from it follows now, since nobody reads this
+        // message again.
+        Came::Applied(Applied::Waiting) => Ended::Waiting,
+        Came::Applied(Applied::Conflict(reason)) => return Fate::DeadLetter(failure(Kind::Conflict, reason)),
+        Came::Applied(Applied::Refused(reason)) | Came::Refused(reason) => return Fate::DeadLetter(failure(Kind::Refused, reason)),
+        Came::Failed(reason) => return Fate::Failed(failure(Kind::Store, reason)),
+        Came::Behind => return Fate::Behind,
+        Came::Stopped => return Fate::PutDown,
+    };
+    // Told and counted once, as what it was the first time.
+    if work.effect.is_none() {
+        about::tell(work, change, ended);
+        shared.deps.health.counters.came_to_the_store(ended);
     }
+    let ended = *work.effect.get_or_insert(ended);
+    then.map_or(Fate::Complete(ended), |then| Fate::Then(Box::new(then), ended))
 }
 
 /// Completes what is simply done, under one lock; the keys with more to do are held and settled beside the next batches.

@@ -228,8 +228,11 @@ fn only_owner(config: &RuntimeConfig, dead: &str) -> Option<String> {
 }
 
 fn obstacle(text: &dyn Fn(&str) -> Option<String>, empty: bool, topic: bool) -> Option<String> {
-    if let Some(size) = text(header::CUT_FROM) {
-        return Some(format!("its data was cut, from {size} bytes: the dead-letter topic takes no more; replay it from its own topic"));
+    let parts = [(header::CUT_FROM, "data"), (header::HEADERS_CUT_FROM, "headers"), (header::KEY_CUT_FROM, "key")];
+    let cut: Vec<String> = parts.iter().filter_map(|(name, part)| Some(format!("its {part} from {} bytes", text(name)?))).collect();
+    if !cut.is_empty() {
+        let cut = cut.join(", ");
+        return Some(format!("it was cut, {cut}: the dead-letter topic takes no more; replay it from its own topic"));
     }
     if text(header::BODY).is_some() {
         return Some("its order never came, and what is left of it is not the message but what it would have changed".into());

@@ -161,7 +161,7 @@ impl Shared {
             match self.deps.publisher.publish_for(For { trace: work.trace(), order_id: None }, message, PUBLISH_DEADLINE).await {
                 Ok(_) => self.deps.health.counters.emitted.add(1),
                 Err(_) if self.stopping() || self.deps.publisher.gate().is_shut() => return Outcome::PutDown,
-                Err(PublishError::Refused { reason, retriable: false }) => {
+                Err(PublishError::Refused { reason, retriable: false } | PublishError::TooLarge { reason }) => {
                     let reason = format!("cannot be emitted to {}: {reason}", message.topic);
                     return Outcome::Failed(Failure::new(Kind::Emit, reason, Some(&then.event_id)));
                 }

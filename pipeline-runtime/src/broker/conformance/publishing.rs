@@ -103,7 +103,7 @@ pub async fn a_message_that_is_too_large_is_refused_for_good(bed: Bed) {
     let broker = bed.broker().await;
     let topic = bed.topic(&broker, 1).await;
     let refused = publish(&broker, message(&topic, "k", "x".repeat(MAX_MESSAGE + 1))).await;
-    assert!(matches!(refused, Err(PublishError::Refused { retriable: false, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(PublishError::TooLarge { .. })), "{refused:?}");
     // A little room is left for what a broker adds to a message.
     publish(&broker, message(&topic, "k", "x".repeat(MAX_MESSAGE - 4096))).await.expect("what fits is taken, also after a refusal");
 }

@@ -61,7 +61,7 @@ impl EmbeddedBroker {
         let bytes = headers + message.key.as_ref().map_or(0, Bytes::len) + message.payload.as_ref().map_or(0, Bytes::len);
         if bytes > topic.max_message_bytes {
             let reason = format!("the message has {bytes} bytes and topic {} takes {}", topic.name, topic.max_message_bytes);
-            return Err(refused(reason, false));
+            return Err(PublishError::TooLarge { reason });
         }
         let number = topic.place(message.target, message.key.as_deref())?;
         Ok((topic, number, bytes))

@@ -68,8 +68,13 @@ impl Producing {
         if let Err((why, record)) = sender.send(record(&message, partition, ticket)) {
             let (completion, topic) = *record.delivery_opaque;
             // It was not even taken into the queue.
-            let retriable = matches!(why.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal));
-            completion.done(Err(PublishError::Refused { reason: format!("{topic} on {}: {why}", self.settings.name), retriable }));
+            let reason = format!("{topic} on {}: {why}", self.settings.name);
+            completion.done(Err(match why.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge { reason },
+                code => {
+                    PublishError::Refused { reason, retriable: matches!(code, Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal)) }
+                }
+            }));
         }
     }
 
@@ -251,10 +256,9 @@ fn outcome(backend: &str, topic: &str, why: &KafkaError) -> PublishError {
         Some(TopicAuthorizationFailed) => {
             PublishError::Refused { reason: format!("{reason}; grant its user WRITE on topic {topic}"), retriable: false }
         }
+        Some(MessageSizeTooLarge | MessageBatchTooLarge) => PublishError::TooLarge { reason },
         Some(
-            MessageSizeTooLarge
-            | InvalidMessageSize
-            | MessageBatchTooLarge
+            InvalidMessageSize
             | UnknownPartition
             | InvalidTopic
             | ClusterAuthorizationFailed
@@ -279,7 +283,8 @@ mod tests {
 
     #[test]
     fn only_a_plain_refusal_is_called_refused() {
-        assert!(matches!(of(RDKafkaErrorCode::MessageSizeTooLarge), PublishError::Refused { retriable: false, .. }));
+        assert!(matches!(of(RDKafkaErrorCode::MessageSizeTooLarge), PublishError::TooLarge { .. }));
+        assert!(matches!(of(RDKafkaErrorCode::TopicAuthorizationFailed), PublishError::Refused { retriable: false, .. }));
         assert!(matches!(of(RDKafkaErrorCode::UnknownTopicOrPartition), PublishError::Refused { retriable: true, .. }));
         for code in [
             RDKafkaErrorCode::MessageTimedOut,

@@ -89,7 +89,7 @@ pub fn plan<'a>(batch: &[Result<Checked<'a>, String>], known: Known, early: &[Ch
     for (place, change) in batch.iter().enumerate() {
         let outcome = match change {
             Ok(checked) => planner.take(Arrived { checked: *checked, place: Some(place) }),
-            Err(why) => Applied::Conflict(why.clone()),
+            Err(why) => Applied::Refused(why.clone()),
         };
         planner.plan.outcomes.push(outcome);
     }

@@ -175,7 +175,7 @@ pub async fn what_a_database_cannot_hold(store: &dyn Store) {
     assert_eq!(one(store, created(&id(12)).append("deep", deep.clone())).await, Applied::Done);
     let outcomes = store.apply(&batch).await.unwrap();
     for (n, outcome) in outcomes[..bad].iter().enumerate() {
-        assert!(matches!(outcome, Applied::Conflict(_)), "{n}: {outcome:?}");
+        assert!(matches!(outcome, Applied::Refused(_)), "{n}: {outcome:?}");
     }
     assert_eq!(outcomes[bad..], [Applied::Done, Applied::Done], "the others go on");
     assert_eq!(order(store, &edge).await.total_amount.unwrap().0, "-99999999.99");

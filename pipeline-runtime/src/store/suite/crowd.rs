@@ -56,7 +56,7 @@ async fn work(store: Arc<dyn Store>, mut events: Vec<Change>, seed: u64) -> Vec<
             match applied {
                 Applied::Done => done.push(change.event_id.clone()),
                 Applied::Repeat | Applied::Waiting => {}
-                Applied::Conflict(why) => panic!("{change:?}: {why}"),
+                Applied::Conflict(why) | Applied::Refused(why) => panic!("{change:?}: {why}"),
             }
         }
     }

@@ -19,6 +19,8 @@ pub struct FakeBroker {
     news: Arc<Notify>,
     /// Topics that refuse every message: true, for good; false, only now.
     pub refuse: Mutex<HashMap<String, bool>>,
+    /// The most bytes that a topic takes, which it tells nobody.
+    pub limits: Mutex<HashMap<String, usize>>,
     injected: Mutex<Option<mpsc::UnboundedSender<Happening>>>,
     /// How often a consumer asked for what happens next: what was handed out before has been dealt with.
     pub polls: AtomicUsize,
@@ -107,6 +109,10 @@ impl Broker for FakeBroker {
     fn publish(&self, message: Outgoing, completion: Completion) {
         if let Some(for_good) = self.refuse.lock().unwrap().get(&*message.topic) {
             return completion.done(Err(PublishError::Refused { reason: "on request".into(), retriable: !for_good }));
+        }
+        let parts = [&message.key, &message.payload].into_iter().flatten().chain(message.headers.iter().map(|header| &header.value));
+        if self.limits.lock().unwrap().get(&*message.topic).is_some_and(|most| parts.map(bytes::Bytes::len).sum::<usize>() > *most) {
+            return completion.done(Err(PublishError::TooLarge { reason: "on request".into() }));
         }
         let mut state = self.state.lock().unwrap();
         let partitions = state.topics.get_mut(&*message.topic).unwrap();

@@ -1,6 +1,7 @@
 use super::fakes::FakeStore;
 use super::*;
-use crate::worker::{ViewDeps, header, view};
+use crate::telemetry::{Instruments, Value};
+use crate::worker::{Counters, ViewDeps, header, view};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
@@ -8,6 +9,31 @@ use crds::runtime_config::CallbackConfig;
 use std::sync::Mutex;
 
 const EMITS: &str = "[{topic: shipments, type: order.placed}, {topic: shipments, type: order.counted, data: '{\"n\": data.quantity}'}]";
+
+/// What is counted of processed and of repeated: messages by how they ended, and events in all.
+fn counted(scene: &Scene) -> [Value; 4] {
+    let metrics = scene.health.read();
+    let messages = &metrics.iter().find(|metric| metric.name == "message_count").unwrap().points;
+    let messages = |result: &str| messages.iter().find(|(labels, _)| labels.iter().any(|(_, value)| value == result)).unwrap().1.clone();
+    let Counters { processed, repeats, .. } = &scene.health.counters;
+    [messages("processed"), messages("repeated"), Value::Total(processed.get()), Value::Total(repeats.get())]
+}
+
+#[tokio::test]
+async fn what_had_to_wait_is_counted_once_and_as_what_it_was_the_first_time() {
+    let scene = Scene::emitting(FakeStore::default(), EMITS);
+    scene.broker.refuse.lock().unwrap().insert("shipments".into(), false);
+    scene.place_many(1, 2);
+    let worker = scene.start();
+    eventually("it was tried several times", || scene.store.calls.load(SeqCst) >= 4).await;
+    scene.broker.refuse.lock().unwrap().clear();
+    scene.drained().await;
+    worker.stop().await;
+    assert_eq!(counted(&scene), [3, 0, 3, 0].map(Value::Total));
+    scene.place("O0");
+    scene.run_until_drained().await;
+    assert_eq!(counted(&scene), [3, 1, 3, 1].map(Value::Total), "a repeat is one");
+}
 
 #[tokio::test]
 async fn emissions_have_the_same_ids_each_time_and_precede_the_commit() {

@@ -50,6 +50,19 @@ async fn no_offset_passes_a_dead_letter_that_is_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_letter_that_is_larger_than_its_topic_takes_is_made_smaller_and_holds_up_nothing() {
+    let scene = Scene::new(FakeStore::default());
+    scene.broker.limits.lock().unwrap().insert("orders-dlq".into(), 3000);
+    let key = Some(vec![b'k'; 6000].into());
+    scene.send(Outgoing { topic: "orders".into(), target: Target::Key, key, headers: vec![], payload: Some("{broken".into()) });
+    scene.place("K");
+    scene.run_until_drained().await;
+    assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::KEY_CUT_FROM)), (vec!["undecodable".into()], vec!["6000".into()]));
+    assert!(scene.broker.messages("orders-dlq")[0].key.as_ref().unwrap().len() > 1000, "what has room of it is there");
+    assert_eq!(scene.store.effects("K").len(), 1);
+}
+
+#[tokio::test]
 async fn one_change_that_the_store_refuses_is_found_in_its_batch() {
     let refuses = |batch: &[crate::store::Change]| {
         batch.iter().any(|change| change.event_id == "O3-0").then(|| StoreError::Refused("out of range".into()))

@@ -1,7 +1,8 @@
 //! What of a message with encrypted fields leaves the worker.
 
-use super::super::dead_letter::header;
-use super::super::privacy::discreet;
+use super::super::dead_letter::{header, letter};
+use super::super::failure::{Failure, Kind};
+use super::super::privacy::{Buried, discreet, readable};
 use super::super::understand::{Event, Meaning, understand};
 use super::fakes::FakeStore;
 use super::*;
@@ -139,6 +140,41 @@ fn a_dead_letter_says_nothing_in_plain_and_is_the_message_again() {
         Meaning::Broken(failure) => assert!(failure.reason.contains("cut off"), "{failure:?}"),
         _ => panic!("it cannot be read"),
     }
+}
+
+#[test]
+fn a_body_that_has_no_room_in_its_dead_letter_is_cut_before_it_is_encrypted() {
+    let config = config();
+    let contract = Contract::with_keys(&config, Some(&keyring(&[("2025-01", OLD)]))).unwrap();
+    let of = |message: &Incoming, most: usize| {
+        let buried = Buried::of(&config, &contract, &Codecs::default(), message).unwrap();
+        let failure = Failure::new(Kind::Invalid, "x", None);
+        let letter = letter("orders-dlq", "kafka", &buried, &failure, 1, chrono::DateTime::UNIX_EPOCH, Some(most));
+        let payload = letter.payload.unwrap();
+        assert!(payload.starts_with(b"pii:1:2025-01:orders/body:") && payload.len() < most, "{} bytes", payload.len());
+        let cut = letter.headers.iter().any(|header| *header.name == *header::CUT_FROM);
+        (Incoming { payload: Some(payload), headers: letter.headers, ..message.clone() }, cut)
+    };
+    let text = format!("{{\"name\": \"Ann\", \"words\": \"{}", "word ".repeat(2000));
+    let (letter, cut) = of(&incoming("orders", &text), 8000);
+    let opened = readable(contract.encrypted("orders").unwrap(), &letter).unwrap();
+    let opened = opened.payload.as_deref().unwrap();
+    assert!(cut && opened.len() > 4000 && text.as_bytes().starts_with(opened), "{} bytes of it", opened.len());
+    // What only its many fields make too large has room as a whole, and is the message again.
+    let many = plain(json!({}));
+    let mut buried = Buried::of(&config, &contract, &Codecs::default(), &many).unwrap();
+    let (whole, cut) = buried.shortened(300);
+    buried.message.to_mut().payload = Some(whole);
+    let opened = readable(contract.encrypted("orders").unwrap(), &buried.message).unwrap();
+    assert_eq!((cut, &opened.payload), (None, &many.payload));
+}
+
+#[test]
+fn an_empty_body_has_nothing_to_hide() {
+    let config = config();
+    let contract = Contract::with_keys(&config, Some(&keyring(&[("2025-01", OLD)]))).unwrap();
+    let letter = discreet(&config, &contract, &Codecs::default(), &incoming("orders", "")).unwrap().into_owned();
+    assert_eq!(letter.payload.as_deref(), Some(&b""[..]), "nobody takes it for a message that can be replayed");
 }
 
 #[test]
