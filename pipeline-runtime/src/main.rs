@@ -6,7 +6,7 @@ use crds::document::{MAX_BYTES, Purpose, note_lines};
 use crds::runtime_config::SCHEMAS_DIR;
 use pipeline_runtime::codec::avro::{self, Remarks};
 use pipeline_runtime::config::Schemas;
-use pipeline_runtime::roles::{self, LetterFlags, PodFlags, SwitchFlags, UpFlags};
+use pipeline_runtime::roles::{self, LetterFlags, PodFlags, SwitchFlags, UpFlags, complain, say};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("{error:#}");
+    complain(format!("{error:#}"));
     ExitCode::FAILURE
 }
 
@@ -80,7 +80,7 @@ fn standard_input() -> std::io::Result<String> {
 async fn check(files: &[PathBuf]) -> ExitCode {
     let mut good = !files.is_empty();
     if files.is_empty() {
-        eprintln!("check needs at least one file");
+        complain("check needs at least one file");
     }
     for file in files {
         let (name, read) = match file.as_os_str().to_str() {
@@ -93,16 +93,13 @@ async fn check(files: &[PathBuf]) -> ExitCode {
             Ok((pipeline, text)) => {
                 let Remarks { mut mistakes, notes } = avro::check(&pipeline, &Schemas::new(SCHEMAS_DIR, name)).await;
                 note_lines(&text, &mut mistakes);
-                notes.iter().for_each(|note| eprintln!("{}: {note}", name.display()));
-                mistakes.iter().for_each(|mistake| eprintln!("{}: {mistake}", name.display()));
-                match mistakes.is_empty() {
-                    true => println!("{}: good", name.display()),
-                    false => good = false,
-                }
+                notes.iter().for_each(|note| complain(format!("{}: {note}", name.display())));
+                mistakes.iter().for_each(|mistake| complain(format!("{}: {mistake}", name.display())));
+                good &= mistakes.is_empty() && say(format!("{}: good", name.display())).is_ok();
             }
             Err(mistakes) => {
                 good = false;
-                eprintln!("{mistakes}");
+                complain(mistakes);
             }
         }
     }

@@ -11,6 +11,7 @@ use cel::context::VariableResolver;
 use cel::{Context, ExecutionError, IdedExpr, objects::Value};
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::borrow::Cow;
+use std::fmt;
 
 /// A message, as expressions see it.
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +218,13 @@ impl Path {
             path.push_str(field);
         }
         EvaluationError::Missing { path }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.variable)?;
+        self.fields.iter().try_for_each(|field| write!(f, ".{field}"))
     }
 }
 

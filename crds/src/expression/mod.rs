@@ -4,6 +4,7 @@
 //! and has no type checker, so that unknown names would only be found by the first message. What it lets through costs microseconds.
 
 mod bounds;
+mod demands;
 mod direct;
 mod error;
 mod evaluate;
@@ -19,6 +20,7 @@ mod view;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use demands::Demand;
 pub use error::{EvaluationError, ExpressionError};
 pub use evaluate::Input;
 pub use paths::Unknown;

@@ -42,10 +42,7 @@ impl Compiled {
     /// Every field that it reads, in the order of its text.
     pub fn reads(&self) -> Vec<Read> {
         match &self.program {
-            Program::Path(path) => {
-                let below: String = path.fields().iter().map(|field| format!(".{field}")).collect();
-                vec![Read { path: format!("{}{below}", path.variable()), how: How::HandedOn }]
-            }
+            Program::Path(path) => vec![Read { path: path.to_string(), how: How::HandedOn }],
             Program::Cel(expression, _) => {
                 let mut walk = Walk::default();
                 walk.value(expression, How::HandedOn);

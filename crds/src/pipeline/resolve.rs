@@ -90,7 +90,7 @@ impl OrderPipelineSpec {
         event.effect.unwrap_or(if index == 0 { Effect::Create } else { Effect::Update })
     }
 
-    fn first_with(&self, effect: Effect) -> Option<&Event> {
+    pub fn first_with(&self, effect: Effect) -> Option<&Event> {
         self.events.iter().enumerate().find(|(index, event)| self.effect_of(*index, event) == effect).map(|(_, event)| event)
     }
 
@@ -261,7 +261,7 @@ fn store(store: Option<&Store>, pipeline: &str) -> StoreConfig {
 }
 
 /// An unquoted name of PostgreSQL has no dashes and begins with no digit.
-fn default_schema(pipeline: &str) -> String {
+pub(super) fn default_schema(pipeline: &str) -> String {
     let name = pipeline.replace(['-', '.'], "_");
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }

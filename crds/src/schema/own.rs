@@ -3,7 +3,7 @@
 
 use super::sentence::{below, expectation, json_type, path, shortened};
 use super::{Fault, MAX_FAULTS};
-use crate::document::nearest::nearest;
+use crate::document::nearest::{nearest, slip_of};
 use jsonschema::ReferencingError as Reference;
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
@@ -13,6 +13,89 @@ const ROOT: &str = "schema";
 const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "array", "null"];
 /// What stands below these is data, not schema.
 const DATA: [&str; 5] = ["const", "enum", "default", "example", "examples"];
+/// Below these names have schemas.
+const OF_NAMES: [&str; 6] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+/// Below these stand schemas.
+const OF_SCHEMAS: [&str; 16] = [
+    "items",
+    "prefixItems",
+    "additionalItems",
+    "unevaluatedItems",
+    "contains",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contentSchema",
+];
+/// Keywords without which something would be let in. A misspelt one checks nothing, and nobody would notice.
+const CHECKING: [&str; 36] = [
+    "$ref",
+    "$defs",
+    "definitions",
+    "type",
+    "enum",
+    "const",
+    "format",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "items",
+    "prefixItems",
+    "additionalItems",
+    "unevaluatedItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "required",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "allOf",
+    "anyOf",
+    "oneOf",
+];
+const FORMATS: [&str; 19] = [
+    "date-time",
+    "date",
+    "time",
+    "duration",
+    "email",
+    "idn-email",
+    "hostname",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uri-reference",
+    "uri-template",
+    "iri",
+    "iri-reference",
+    "uuid",
+    "json-pointer",
+    "relative-json-pointer",
+    "regex",
+];
+/// Other words than a format are as short: ulid, urn.
+const SHORT_FORMAT: usize = 4;
 /// A document is nested no deeper.
 const MAX_DEPTH: usize = 64;
 
@@ -29,8 +112,13 @@ pub(super) fn faults(schema: &Json) -> Vec<Fault> {
         }
     }
     let mut named = Named::default();
-    each(schema, ROOT, 0, &mut |object, _| named.add(object));
-    each(schema, ROOT, 0, &mut |object, place| faults.extend(unusable(schema, object, place, &named)));
+    each(schema, Part::Schema, ROOT, 0, &mut |object, _, _| named.add(object));
+    each(schema, Part::Schema, ROOT, 0, &mut |object, part, place| {
+        faults.extend(unusable(schema, object, place, &named));
+        if part == Part::Schema {
+            faults.extend(misspelt(object, place));
+        }
+    });
     faults.truncate(MAX_FAULTS);
     faults
 }
@@ -72,23 +160,70 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Calls `seen` with every object of a schema that may be a schema, and its place.
-fn each<'a>(schema: &'a Json, place: &str, depth: usize, seen: &mut impl FnMut(&'a Map<String, Json>, &str)) {
+/// What an object within a schema is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Schema,
+    /// Its keys are names.
+    Names,
+    /// It stands below a keyword that JSON Schema does not know: it may be one that a reference leads to.
+    Unknown,
+}
+
+impl Part {
+    /// None: data.
+    fn below(self, key: &str) -> Option<Part> {
+        match self {
+            Part::Names => Some(Part::Schema),
+            _ if DATA.contains(&key) => None,
+            Part::Schema if OF_NAMES.contains(&key) => Some(Part::Names),
+            Part::Schema if OF_SCHEMAS.contains(&key) => Some(Part::Schema),
+            _ => Some(Part::Unknown),
+        }
+    }
+}
+
+/// Calls `seen` with every object of a schema that may be a schema, with what it is and its place.
+fn each<'a>(schema: &'a Json, part: Part, place: &str, depth: usize, seen: &mut impl FnMut(&'a Map<String, Json>, Part, &str)) {
     if depth > MAX_DEPTH {
         return;
     }
     match schema {
         Json::Object(fields) => {
-            seen(fields, place);
-            for (name, inner) in fields.iter().filter(|(name, _)| !DATA.contains(&name.as_str())) {
-                each(inner, &below(place, name), depth + 1, seen);
+            if part != Part::Names {
+                seen(fields, part, place);
+            }
+            for (name, inner) in fields {
+                if let Some(part) = part.below(name) {
+                    each(inner, part, &below(place, name), depth + 1, seen);
+                }
             }
         }
         Json::Array(list) => {
-            list.iter().enumerate().for_each(|(index, inner)| each(inner, &format!("{place}[{index}]"), depth + 1, seen));
+            list.iter().enumerate().for_each(|(index, inner)| each(inner, part, &format!("{place}[{index}]"), depth + 1, seen));
         }
         _ => {}
     }
+}
+
+/// JSON Schema passes over what it does not know. What is nearly one of its words was meant to be it.
+fn misspelt(object: &Map<String, Json>, place: &str) -> Vec<Fault> {
+    let unknown = object.keys().filter(|keyword| !CHECKING.contains(&keyword.as_str()) && !keyword.starts_with("x-"));
+    let keywords = unknown.filter_map(|keyword| Some((keyword.as_str(), slip_of(keyword, CHECKING.into_iter())?)));
+    let mut faults: Vec<Fault> = keywords
+        .map(|(keyword, near)| Fault {
+            path: below(place, keyword),
+            message: format!(
+                "is no keyword of JSON Schema, so that it checks nothing: did you mean {near}? A word of your own begins with x-"
+            ),
+        })
+        .collect();
+    let format = object.get("format").and_then(Json::as_str).filter(|format| !FORMATS.contains(format));
+    if let Some(near) = format.and_then(|format| slip_of(format, FORMATS.into_iter().filter(|known| known.len() > SHORT_FORMAT))) {
+        let message = format!("is no format of JSON Schema, so that it checks nothing: did you mean {near}?");
+        faults.push(Fault { path: below(place, "format"), message });
+    }
+    faults
 }
 
 /// References that lead out of the schema or nowhere, and patterns that are none.

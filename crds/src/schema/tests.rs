@@ -113,6 +113,39 @@ fn every_mistake_of_a_schema_is_told_at_once_with_its_place_and_what_to_do() {
 }
 
 #[test]
+fn a_misspelt_keyword_or_format_is_told_and_another_word_is_allowed() {
+    let mut found = refused(json!({
+        "requried": ["a"],
+        "properties": {"a": {"minimun": 1, "maxlength": 2}, "b": {"prefixItems": [{"tpye": "string"}]}, "c": {"type": "array", "item": {}}},
+        "additionalPropertys": {"format": "datetime"},
+        "$defs": {"d": {"anyOf": [{"not": {"$ref": "#", "format": "e-mail"}}]}},
+    }));
+    found.sort();
+    let keyword = |near: &str| {
+        format!("is no keyword of JSON Schema, so that it checks nothing: did you mean {near}? A word of your own begins with x-")
+    };
+    let format = |near: &str| format!("is no format of JSON Schema, so that it checks nothing: did you mean {near}?");
+    assert_eq!(
+        found,
+        [
+            pair("schema.additionalPropertys", &keyword("additionalProperties")),
+            pair("schema.properties.a.maxlength", &keyword("maxLength")),
+            pair("schema.properties.a.minimun", &keyword("minimum")),
+            pair("schema.properties.b.prefixItems[0].tpye", &keyword("type")),
+            pair("schema.properties.c.item", &keyword("items")),
+            pair("schema.requried", &keyword("required")),
+            pair("schema[\"$defs\"].d.anyOf[0].not.format", &format("email")),
+        ]
+    );
+    let allowed = json!({
+        "x-requried": true, "note": "n", "form": "f", "example": {"requried": 1}, "default": {"format": "datetime"},
+        "properties": {"requried": {"format": "ulid"}, "item": {"format": "int32", "nullable": true}, "format": {"type": "string"}},
+        "components": {"minimun": {}}, "dependencies": {"tpye": ["item"]}, "const": {"tpye": 1}, "enum": [{"tpye": 1}],
+    });
+    assert!(Schema::compile(&allowed).is_ok(), "{:?}", Schema::compile(&allowed));
+}
+
+#[test]
 fn references_within_a_schema_are_followed_whatever_they_are_called() {
     for target in ["#/$defs/a%25b", "#/$defs/c~1d", "#here", "#"] {
         let schema = json!({

@@ -19,6 +19,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use seen::{End, Seen};
 use serde_json::json;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
 /// Moves OrderPipelines between their message brokers.
@@ -64,7 +66,7 @@ pub async fn run(client: Client, arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { pipeline } => {
             let seen = Seen::of(&get(&pipelines, &pipeline).await?);
             for line in seen.lines() {
-                println!("{line}");
+                say(&line)?;
             }
             Ok(())
         }
@@ -84,6 +86,14 @@ pub async fn run(client: Client, arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// That somebody has read enough, as in `status | head`, is no mistake.
+fn say(line: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 async fn get(pipelines: &Api<DynamicObject>, pipeline: &str) -> anyhow::Result<DynamicObject> {
     let found = pipelines.get_opt(pipeline).await.with_context(|| format!("reading OrderPipeline {pipeline}"))?;
     found.with_context(|| format!("there is no OrderPipeline {pipeline} in this namespace (kubectl get orderpipelines -A)"))
@@ -93,7 +103,7 @@ async fn get(pipelines: &Api<DynamicObject>, pipeline: &str) -> anyhow::Result<D
 async fn ask(client: &Client, pipelines: &Api<DynamicObject>, name: &str, seen: &Seen, backend: &str) -> anyhow::Result<Option<End>> {
     let revision = seen.revision_to_ask(backend).map_err(anyhow::Error::msg)?;
     let Some(revision) = revision else {
-        println!("orders are written to {backend} already, and it is what is asked for");
+        say(format!("orders are written to {backend} already, and it is what is asked for"))?;
         return Ok(None);
     };
     let (by, at) = (who(client).await, Timestamp::now().to_string());
@@ -105,7 +115,7 @@ async fn ask(client: &Client, pipelines: &Api<DynamicObject>, name: &str, seen: 
         revision,
     };
     annotate(pipelines, name, REQUEST_ANNOTATION, &serde_json::to_string(&request)?).await?;
-    println!("{by} has asked for {backend}; that rules until spec.backend is no longer {}", seen.spec_backend);
+    say(format!("{by} has asked for {backend}; that rules until spec.backend is no longer {}", seen.spec_backend))?;
     Ok(Some(End::Written { backend: backend.into(), by, at, revision }))
 }
 
@@ -113,7 +123,7 @@ async fn abandon(pipelines: &Api<DynamicObject>, name: &str, seen: &Seen) -> any
     let (epoch, backends) = seen.epoch_to_abandon().map_err(anyhow::Error::msg)?;
     let left = Stamp { lineage: seen.lineage().map_err(anyhow::Error::msg)?, epoch };
     annotate(pipelines, name, ABANDON_ANNOTATION, &left.to_string()).await?;
-    println!("workers leave {backends} as it is; what is left there is read later, and what it changes may come late");
+    say(format!("workers leave {backends} as it is; what is left there is read later, and what it changes may come late"))?;
     Ok(Some(End::Left { epoch }))
 }
 
@@ -147,7 +157,7 @@ async fn follow(pipelines: &Api<DynamicObject>, name: &str, end: End) -> anyhow:
         let outcome = seen.outcome(&end);
         let message = seen.switching();
         if !matches!(outcome, Some(Err(_))) && message != said {
-            println!("{message}");
+            say(&message)?;
             said = message;
         }
         match outcome {

@@ -1,6 +1,7 @@
 //! `switch`: asks a pipeline that runs for another backend, over its API, and follows how it goes.
 
 use super::greeting::DEV_KEY;
+use super::say;
 use crate::api::keys::HEADER;
 use crate::config::Environment;
 use crate::http;
@@ -30,7 +31,7 @@ pub async fn run(flags: SwitchFlags) -> anyhow::Result<()> {
     let path = "/admin/backend-mode";
     let until = Instant::now() + Duration::from_secs(flags.wait);
     let asked = asker.post(path, &json!({"backend": flags.backend})).await?;
-    println!("asked for {}; orders are written to {}", flags.backend, text(&asked, "backend"));
+    say(format!("asked for {}; orders are written to {}", flags.backend, text(&asked, "backend")))?;
     let mut said = String::new();
     loop {
         let now = asker.get(path).await?;
@@ -49,7 +50,7 @@ pub async fn run(flags: SwitchFlags) -> anyhow::Result<()> {
             (false, _) => format!("orders are written to {} still ({})", text(&now, "backend"), text(&now, "phase")),
         };
         if how != said {
-            println!("{how}");
+            say(&how)?;
             said = how;
         }
         if there && now["draining"] == false {

@@ -1,6 +1,7 @@
 //! `dlq`: the dead letters of a pipeline that runs, over its API: what they are and why, and replaying them.
 
 use super::ask::{Asker, text};
+use super::say;
 use crate::config::Environment;
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -8,6 +9,7 @@ use clap::{Args, Subcommand};
 use crds::pipeline::GoDuration;
 use reqwest::Url;
 use serde_json::{Map, Value as Json, json};
+use std::io;
 use std::path::Path;
 
 /// As many as the API replays in one request.
@@ -108,11 +110,11 @@ pub async fn run(flags: LetterFlags) -> anyhow::Result<()> {
             asked.push(("limit", limit.to_string()));
             asked.extend(below.map(|below| ("below", below.to_string())));
             let page = asker.get(&path("/admin/dead-letters", &asked)?).await?;
-            if flags.json { print_json(&page) } else { print_list(&page) }
+            if flags.json { print_json(&page) } else { print_list(&page) }?
         }
         What::Show { id } => {
             let letter = asker.get(&path(&format!("/admin/dead-letters/{}", segment(&id)?), &[])?).await?;
-            if flags.json { print_json(&letter) } else { print_letter(&letter) }
+            if flags.json { print_json(&letter) } else { print_letter(&letter) }?
         }
         What::Replay { ids, all, which, again, limit } => {
             let filter = which.fields(Utc::now())?;
@@ -153,28 +155,27 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, answer: &Json, json: bool) {
+    fn add(&mut self, answer: &Json, json: bool) -> io::Result<()> {
         let list = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
         for letter in list("replayed") {
             self.replayed += 1;
             if !json {
-                println!("{} replayed: {}/{}/{}", text(&letter, "id"), text(&letter, "topic"), letter["partition"], letter["offset"]);
+                let place = format!("{}/{}/{}", text(&letter, "topic"), letter["partition"], letter["offset"]);
+                say(format!("{} replayed: {place}", text(&letter, "id")))?;
             }
         }
         for letter in list("skipped") {
             self.skipped += 1;
             if !json {
-                println!("{} skipped: {}", text(&letter, "id"), text(&letter, "reason"));
+                say(format!("{} skipped: {}", text(&letter, "id"), text(&letter, "reason")))?;
             }
         }
-        if json {
-            print_json(answer);
-        }
+        if json { print_json(answer) } else { Ok(()) }
     }
 
     fn end(&self, json: bool) -> anyhow::Result<()> {
         if !json {
-            println!("{} replayed, {} skipped", self.replayed, self.skipped);
+            say(format!("{} replayed, {} skipped", self.replayed, self.skipped))?;
         }
         ensure!(self.skipped == 0, "{} cannot be replayed: see above why", self.skipped);
         Ok(())
@@ -185,7 +186,7 @@ async fn replay_these(asker: &Asker, ids: &[String], json: bool) -> anyhow::Resu
     let mut sum = Sum::default();
     for some in ids.chunks(AT_ONCE) {
         let answer = asker.post("/admin/dead-letters/replay", &json!({"ids": some})).await?;
-        sum.add(&answer, json);
+        sum.add(&answer, json)?;
         if let Some(why) = answer["stopped"].as_str() {
             bail!("stopped after {}: {why}; run it again with the ids that are left", sum.replayed);
         }
@@ -206,7 +207,7 @@ async fn replay_all(asker: &Asker, filter: &[(&str, String)], again: bool, limit
         }
         wish.insert("limit".into(), left.into());
         let answer = asker.post("/admin/dead-letters/replay", &Json::Object(wish.clone())).await?;
-        sum.add(&answer, json);
+        sum.add(&answer, json)?;
         if let Some(why) = answer["stopped"].as_str() {
             bail!("stopped after {}: {why}; run the same command again, it goes on with those that were not replayed", sum.replayed);
         }
@@ -216,11 +217,11 @@ async fn replay_all(asker: &Asker, filter: &[(&str, String)], again: bool, limit
     sum.end(json)
 }
 
-fn print_json(json: &Json) {
-    println!("{json:#}");
+fn print_json(json: &Json) -> io::Result<()> {
+    say(format!("{json:#}"))
 }
 
-fn print_list(page: &Json) {
+fn print_list(page: &Json) -> io::Result<()> {
     let letters = page["deadLetters"].as_array().map(Vec::as_slice).unwrap_or_default();
     for letter in letters {
         let place = format!("{}/{}/{}", text(letter, "topic"), letter["partition"], letter["offset"]);
@@ -229,30 +230,30 @@ fn print_list(page: &Json) {
             Some(0) | None => String::new(),
             Some(times) => format!(", replayed {times}x"),
         };
-        println!(
+        say(format!(
             "{}  {}  {place}  {} after {}{replays}: {reason}",
             text(letter, "id"),
             text(letter, "failedAt"),
             text(letter, "errorType"),
             letter["attempts"]
-        );
+        ))?;
     }
     match page["next"].as_i64() {
-        Some(next) => println!("{} of more: go on with --below {next}", letters.len()),
-        None => println!("{} in all", letters.len()),
+        Some(next) => say(format!("{} of more: go on with --below {next}", letters.len())),
+        None => say(format!("{} in all", letters.len())),
     }
 }
 
-fn print_letter(letter: &Json) {
+fn print_letter(letter: &Json) -> io::Result<()> {
     for (name, value) in
         letter.as_object().into_iter().flatten().filter(|(name, value)| !value.is_null() && *name != "data" && *name != "headers")
     {
-        println!("{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        say(format!("{name}: {}", text_of(value)))?;
     }
     for header in letter["headers"].as_array().into_iter().flatten() {
-        println!("header {}: {}", text_of(&header[0]), text_of(&header[1]));
+        say(format!("header {}: {}", text_of(&header[0]), text_of(&header[1])))?;
     }
-    println!("data:\n{}", text_of(&letter["data"]));
+    say(format!("data:\n{}", text_of(&letter["data"])))
 }
 
 fn text_of(value: &Json) -> String {

@@ -10,6 +10,7 @@ mod letters;
 mod membership;
 mod parts;
 mod pod;
+mod say;
 mod up;
 
 pub use ask::{SwitchFlags, run as switch};
@@ -17,6 +18,7 @@ pub use letters::{LetterFlags, run as dlq};
 #[cfg(test)]
 pub(crate) use parts::{Live, wishes};
 pub use pod::{PodFlags, run as pod};
+pub use say::{complain, say};
 pub use up::{UpFlags, run as up};
 
 use crate::telemetry::FLUSH;

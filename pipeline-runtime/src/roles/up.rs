@@ -4,7 +4,7 @@ use super::engines::Engines;
 use super::greeting::{self, DEV_KEY, Key};
 use super::parts::{Beside, Live, keyring, keys, make_topics, needs, registry, wishes};
 use super::pod::{self, generator, settle};
-use super::{GRACE, stopped, told_to_stop};
+use super::{GRACE, complain, say, stopped, told_to_stop};
 use crate::api::{Admin, ApiParts, ApiState, Health, Limits, health, router, serve};
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
@@ -64,7 +64,7 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let pipeline = document(&flags.file, &text, purpose).map_err(anyhow::Error::msg)?;
     let mut config = crds::resolve(&pipeline);
     for what in overriding.apply(&mut config).map_err(anyhow::Error::msg)? {
-        eprintln!("from the environment: {what}");
+        complain(format!("from the environment: {what}"));
     }
     telemetry::start(config.telemetry.log_level, Lines::Plain);
     let key = Key::of(&environment, Path::new("."));
@@ -77,7 +77,7 @@ pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
         let (up, listener) = Up::start(&flags, config, &secrets, &mut address).await?;
         if !greeted {
             let example = greeting::example(&pipeline, &up.live.config.load());
-            print!("{}", greeting::greeting(&up.live.config.load(), &up.place, address, &key, &keys, &example)?);
+            say(greeting::greeting(&up.live.config.load(), &up.place, address, &key, &keys, &example)?.trim_end())?;
             greeted = true;
         }
         match up.run(listener, source.clone(), stop.clone()).await? {
@@ -309,7 +309,7 @@ impl Up {
             Some(done) = worker.join_next() => Err(by_itself(done)),
         };
         match &ended {
-            Ok(Ended::Told) => eprintln!("ending: what was accepted is finished or kept for the next start"),
+            Ok(Ended::Told) => complain("ending: what was accepted is finished or kept for the next start"),
             Ok(Ended::Changed(_)) => tracing::info!("the document has changed in what is read only at the start: ending what is in flight"),
             Err(_) => {}
         }

@@ -1,5 +1,6 @@
 use super::expressions::Expressions;
 use super::{Found, lookalikes, no_such};
+use crate::expression::{self, Demand, Scope};
 use crate::mistake::{at, below};
 use crate::pipeline::*;
 use crate::runtime_config::EventConfig;
@@ -15,6 +16,7 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
         topics(spec, &place, event, config, found);
         never_taken(&place, config, &configs[..index], found);
         fields(&place, event, config, found);
+        rule_fields(&place, event, config, found);
         Expressions::new(&place, event, config).check(found);
         for (emit, place) in event.emit.iter().zip((0..).map(|n| at(&below(&place, "emit"), n))) {
             if spec.topic(&emit.topic).is_none() {
@@ -49,7 +51,8 @@ fn topics(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &EventCo
     }
 }
 
-/// The first event whose `when` holds is taken: one behind an equal `when`, or behind `true`, never is.
+/// The first event whose `when` holds is taken: one behind an equal `when`, or behind `true`, never is. Nor is one that wants the type by
+/// which an event before it is told.
 fn never_taken(place: &str, config: &EventConfig, before: &[EventConfig], found: &mut Found) {
     let when = config.when.as_deref().map(squeezed);
     // An event without a condition is told by its type: only one that takes everything hides it.
@@ -58,9 +61,15 @@ fn never_taken(place: &str, config: &EventConfig, before: &[EventConfig], found:
         found.add(place, "never holds: remove the event, or say which messages it is");
         return;
     }
+    let compiled = config.when.as_ref().and_then(|when| expression::compile(when, &Scope::default()).ok());
+    let demands = compiled.map(|when| when.demands()).unwrap_or_default();
     let hides = |earlier: &&EventConfig, topic: &String| {
-        let earlier_when = earlier.when.as_deref().map(squeezed);
-        earlier.topics.contains(topic) && earlier_when.is_some_and(|w| Some(&w) == when.as_ref() || w == "true")
+        let of_its_type = |demand: &Demand| demand.path == "attributes.type" && demand.text == earlier.name;
+        earlier.topics.contains(topic)
+            && match earlier.when.as_deref().map(squeezed) {
+                Some(earlier) => Some(&earlier) == when.as_ref() || earlier == "true",
+                None => demands.iter().any(of_its_type),
+            }
     };
     let hiding = |topic: &String| before.iter().find(|earlier| hides(earlier, topic));
     if !config.topics.is_empty()
@@ -113,12 +122,31 @@ fn fields(place: &str, event: &Event, config: &EventConfig, found: &mut Found) {
     if config.effect == Effect::None && !(event.set.is_empty() && event.append.is_empty()) {
         found.add(below(place, "effect"), "is None, so that nothing is set or appended: remove set and append, or choose another effect");
     }
+}
+
+/// What an answer names as the field to be mended.
+fn rule_fields(place: &str, event: &Event, config: &EventConfig, found: &mut Found) {
     for (index, rule) in event.rules.iter().enumerate() {
-        if let Some(field) = rule.field.as_ref().filter(|field| !is_path(field)) {
-            let place = below(&at(&below(place, "rules"), index), "field");
+        let Some(field) = &rule.field else { continue };
+        let place = below(&at(&below(place, "rules"), index), "field");
+        if !is_path(field) {
             found.add(place, format!("must be the path of a field such as data.items, but is {:?}", field.as_str()));
+        } else if let Some(message) = lacks(event, config, field) {
+            found.add(place, message);
         }
     }
+}
+
+/// That the schema has no such field. `[]` is any item of a list; a name with a dash is no path of an expression, and passes.
+fn lacks(event: &Event, config: &EventConfig, field: &str) -> Option<String> {
+    let path = field.replace("[]", "[0]");
+    if path.contains('-') {
+        return None;
+    }
+    let example = event.example.as_ref().map(|example| &example.0);
+    let unknown = expression::compile(&path, &Scope::default()).ok()?.unknown_path(config.schema.as_ref()?, example)?;
+    // What a schema that the author did not write does not speak of may be there all the same.
+    (unknown.is_slip || event.schema.is_some()).then_some(unknown.message)
 }
 
 fn is_path(text: &str) -> bool {

@@ -45,15 +45,10 @@ impl<'a> Expressions<'a> {
     }
 
     pub fn check(&self, found: &mut Found) {
-        let schema = self.config.schema.as_ref().and_then(|schema| match Schema::compile(schema) {
-            Ok(schema) => Some(schema),
-            Err(faults) => {
-                for fault in faults {
-                    found.add(format!("{}.{}", self.place, fault.path), fault.message);
-                }
-                None
-            }
-        });
+        let schema = self.config.schema.as_ref().map(Schema::compile).transpose();
+        for fault in schema.as_ref().err().into_iter().flatten() {
+            found.add(format!("{}.{}", self.place, fault.path), fault.message.clone());
+        }
         let mut compiled = Vec::new();
         for used in self.uses() {
             match expression::compile(used.text, &self.scope) {
@@ -66,13 +61,19 @@ impl<'a> Expressions<'a> {
                 Err(_) => {}
             }
         }
-        let Some(example) = &self.event.example else { return self.try_types(&compiled, found) };
-        let faults = schema.map(|schema| schema.faults(&Json::from(&example.0))).unwrap_or_default();
-        for fault in &faults {
-            found.add(below(self.place, "example"), format!("breaks the event's own schema: {}: {}", fault.path, fault.message));
-        }
-        if faults.is_empty() {
+        if let Some(example) = &self.event.example {
+            let faults = schema.as_ref().ok().and_then(Option::as_ref).map(|schema| schema.faults(&Json::from(&example.0))).unwrap_or_default();
+            for fault in &faults {
+                found.add(below(self.place, "example"), format!("breaks the event's own schema: {}: {}", fault.path, fault.message));
+            }
+            if !faults.is_empty() {
+                return;
+            }
             self.run(&compiled, &Json::from(&example.0), found);
+        }
+        // What is wrong in itself says nothing of types.
+        if schema.is_ok() {
+            self.try_types(&compiled, found);
         }
     }
 
@@ -159,8 +160,15 @@ impl<'a> Expressions<'a> {
 
     /// A condition that is decided by the topic alone, or by nothing, can be decided here.
     fn never_holds(&self, used: &Use<'_>, expression: &Compiled) -> Option<String> {
+        if used.wanted != Wanted::Bool {
+            return None;
+        }
+        let so = if used.place.ends_with(".when") { "no message could be this event" } else { "no event could pass it" };
+        if let Some(contradiction) = expression.contradiction() {
+            return Some(format!("never holds, since {contradiction}: {so}; write || where either will do"));
+        }
         // `when: 'false'` is told where it is known what else the event lacks.
-        if used.wanted != Wanted::Bool || used.text.trim() == "false" || !expression.asks_only(&["topic"]) {
+        if used.text.trim() == "false" || !expression.asks_only(&["topic"]) {
             return None;
         }
         let (attributes, data) = (Object::new(), Json::Null);
@@ -172,11 +180,10 @@ impl<'a> Expressions<'a> {
         let never = !topics.is_empty() && !topics.iter().any(|topic| holds(topic));
         let of =
             if expression.asks_only(&[]) { String::new() } else { format!(" for the event's topics, which are {}", topics.join(", ")) };
-        let so = if used.place.ends_with(".when") { "no message could be this event" } else { "no event could pass it" };
         never.then(|| format!("never holds{of}: {so}"))
     }
 
-    /// Without an example the schema still says which types meet.
+    /// The schema says which types meet, also in fields that the example lacks.
     fn try_types(&self, compiled: &[(Use<'_>, Compiled)], found: &mut Found) {
         let Some(schema) = &self.config.schema else { return };
         let (sample, attributes) = (sample(schema), self.attributes());
@@ -184,6 +191,10 @@ impl<'a> Expressions<'a> {
         let input =
             Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &Json::from(&sample) };
         for (used, expression) in compiled.iter().filter(|(used, _)| used.written) {
+            // What the example has told already is the same mistake.
+            if found.knows(&used.place) {
+                continue;
+            }
             let wrong = expression.type_error(&input).map(|message| format!("does not go together: {message}"));
             if let Some(message) = wrong.or_else(|| self.wrong_kind(used, expression, &input)) {
                 found.add(used.place.clone(), message);
@@ -206,6 +217,7 @@ impl<'a> Expressions<'a> {
             Json::Bool(_) => "true or false",
             Json::Array(_) => "a list",
             Json::Object(_) => "a map",
+            _ if used.wanted == Wanted::MaybeTime => "a number",
             _ => "a number that need not be whole",
         };
         Some(format!("must give {must}, but {} gives {gives} by the event's schema", used.text.trim()))

@@ -1,11 +1,13 @@
 //! What a document means, where the schema cannot say it: names that nothing has, expressions that do not run, parts that contradict
 //! each other. Every mistake at once, each with its place.
 
+mod addresses;
 mod backends;
 mod events;
 mod expressions;
 mod pii;
 mod roles;
+mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
@@ -39,6 +41,8 @@ pub(crate) fn check_meaning(pipeline: &OrderPipeline, purpose: Purpose) -> Vec<M
     events::check(spec, &mut found);
     pii::check(spec, &mut found);
     roles::check(spec, &mut found);
+    addresses::check(spec, &mut found);
+    store::check(pipeline, &mut found);
     writers::check(spec, &mut found);
     unsupported::check(spec, purpose, &mut found);
     found.0
@@ -50,6 +54,10 @@ struct Found(Vec<Mistake>);
 impl Found {
     fn add(&mut self, place: impl Into<String>, message: impl Into<String>) {
         self.0.push(Mistake::new(place, message));
+    }
+
+    fn knows(&self, place: &str) -> bool {
+        self.0.iter().any(|mistake| mistake.place == place)
     }
 
     fn duration(&mut self, place: &str, text: &GoDuration, longest: Duration) {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+/// With less a process is ended for its memory before it has done anything.
+const LEAST_MEMORY: &str = "32Mi";
 const LONGEST_KEPT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Labels that select pods, or say whose they are.
@@ -53,7 +55,11 @@ fn api(spec: &OrderPipelineSpec, api: &Api, found: &mut Found) {
 /// `place` is where the event is named; `without` is where to say that there is none.
 fn event_that_creates(spec: &OrderPipelineSpec, without: &str, place: &str, event: Option<String>, found: &mut Found) {
     let Some(event) = event else {
-        found.add(without, "needs an event with the effect Create in spec.events: that is what it writes");
+        let upsert = spec
+            .first_with(Effect::Upsert)
+            .map(|event| format!("; one with Upsert, as {0} has it, must be named: {place}: {0}", event.name));
+        let message = "needs an event with the effect Create in spec.events: that is what it writes";
+        found.add(without, format!("{message}{}", upsert.unwrap_or_default()));
         return;
     };
     match effect(spec, &event) {
@@ -138,8 +144,15 @@ fn template(place: &str, template: Option<&PodTemplate>, found: &mut Found) {
     }
 }
 
-/// The API server refuses a pod that asks for more than it may have.
+/// The API server refuses a pod that asks for more than it may have; one that may have too little never comes up.
 fn resources(place: &str, resources: &Resources, found: &mut Found) {
+    if let Some(limit) = resources.limits.get("memory").map(Quantity::text)
+        && Quantity::thousandths(&limit) < Quantity::thousandths(LEAST_MEMORY)
+        && Quantity::thousandths(&limit).is_some()
+    {
+        let message = format!("is {limit}, with which no process could start: give it at least {LEAST_MEMORY}, better 128Mi");
+        found.add(below(&below(place, "limits"), "memory"), message);
+    }
     for (name, request) in &resources.requests {
         let Some(limit) = resources.limits.get(name) else { continue };
         let (request, limit) = (request.text(), limit.text());

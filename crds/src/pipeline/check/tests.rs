@@ -113,7 +113,14 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("append: {notes: data.notes}", "append: {'my notes': data.notes}", "spec.events[1].append[\"my notes\"]", "letters, digits and underscores"),
     ("append: {notes: data.notes}", "effect: None\n    append: {notes: data.notes}", "spec.events[1].effect", "nothing is set or appended"),
     ("field: data.totalAmount", "field: the total", "spec.events[0].rules[0].field", "must be the path of a field"),
+    ("field: data.totalAmount", "field: data.totalAmuont", "spec.events[0].rules[0].field", "did you mean data.totalAmount?"),
+    ("field: data.totalAmount", "field: data.tax", "spec.events[0].rules[0].field", "data.tax is no field of the event's schema: it has totalAmount"),
+    ("    append:", "    when: attributes.type == 'a' && attributes.type == 'b'\n    append:", "spec.events[1].when", "never holds, since attributes.type cannot be \"a\" and \"b\" at once: no message could be this event"),
+    ("    append:", "  - name: Late\n    topics: [updates]\n    when: data.vip == true && attributes.type == 'OrderStatusChanged'\n    append:", "spec.events[2].when", "is never reached: OrderStatusChanged stands before it"),
     // Expressions, schemas, examples.
+    ("schema: {type: object, required:", "schema: {type: object, requried:", "spec.events[0].schema.requried", "did you mean required?"),
+    ("totalAmount: {type: number}}}", "totalAmount: {type: number}, email: {type: string}}}\n    at: \"!has(data.email) || data.email + 1 == 'x' ? '2025-01-31T12:00:00Z' : ''\"", "spec.events[0].at", "does not go together: `+` does not take string and int"),
+    ("totalAmount: {type: number}}}", "totalAmount: {type: number}, quantity: {type: integer}}}\n    at: data.quantity", "spec.events[0].at", "must give a time, but data.quantity gives a number by"),
     ("rule: data.totalAmount > 0.0", "rule: data.totalAmount >", "spec.events[0].rules[0].rule", "ends too early"),
     ("rule: data.totalAmount > 0.0", "rule: dta.totalAmount > 0.0", "spec.events[0].rules[0].rule", "dta"),
     ("rule: data.totalAmount > 0.0", "rule: data.totalAmount", "spec.events[0].rules[0].rule", "must give true or false"),
@@ -143,6 +150,8 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("api: {idempotency: Strict}", "api: {orders: {updates: OrderCreated}}", "spec.api.orders.updates", "must be an event with the effect Update"),
     ("api: {idempotency: Strict}", "api: {orders: {creates: OrderStatusChanged}}", "spec.api.orders.creates", "must be an event with the effect Create"),
     ("    key: data.customerId", "    effect: Update", "spec.api", "needs an event with the effect Create"),
+    ("    key: data.customerId", "    effect: Upsert", "spec.api", "one with Upsert, as OrderCreated has it, must be named: spec.api.orders.creates: OrderCreated"),
+    ("    key: data.customerId", "    effect: Upsert", "spec.generator", "must be named: spec.generator.publishes: OrderCreated"),
     ("    key: data.customerId", "    effect: Update", "spec.generator", "needs an event with the effect Create"),
     ("postgres: {urlSecretRef: {name: db, key: url}}", "memory: {}", "spec.api.idempotency", "set spec.store.postgres"),
     ("api: {", "api: {publishDeadline: 10m, ", "spec.api.publishDeadline", "at most 60s"),
@@ -161,6 +170,13 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("topics: [updates]", "topics: [orders-dlq]\n  - name: X\n    topics: [updates]", "spec.events[1].topics[0]", "there is no topic orders-dlq"),
     ("{name: updates}", "{name: updates, deadLetter: {topic: orders}}", "spec.events[0].topics", "holds the dead letters of updates"),
     ("api: {", "api: {template: {resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}, ", "spec.api.template.resources.requests.cpu", "is 2, more than the limit, which is 1500m"),
+    ("api: {", "api: {template: {resources: {limits: {memory: 128}}}, ", "spec.api.template.resources.limits.memory", "is 128, with which no process could start"),
+    ("api: {", "api: {template: {resources: {limits: {memory: 31Mi}}}, ", "spec.api.template.resources.limits.memory", "at least 32Mi"),
+    ("{urlSecretRef: {name: db, key: url}}", "{schema: pg_shop, urlSecretRef: {name: db, key: url}}", "spec.store.postgres.schema", "PostgreSQL keeps for itself"),
+    ("{name: shop}", "{name: pg-shop}", "spec.store.postgres.schema", "pg_shop is a name that PostgreSQL keeps for itself"),
+    ("worker: {", "worker: {callback: {url: 'http://'}, ", "spec.worker.callback.url", "must be an address such as http://shipping/orders, but is \"http://\": it names no host"),
+    ("worker: {", "worker: {deadLetters: {alert: {url: 'http://:99999'}}, ", "spec.worker.deadLetters.alert.url", "it names no host"),
+    ("generator: {", "telemetry: {otlp: {endpoint: 'http://a b'}}\n  generator: {", "spec.telemetry.otlp.endpoint", "there is a space in it"),
     ("api: {", "api: {template: {terminationGracePeriodSeconds: 5}, ", "spec.api.template.terminationGracePeriodSeconds", "between 30 and 3600"),
     // Not yet.
     ("generator: {rate: 5}", "deletionPolicy: Delete", "spec.deletionPolicy", "not supported"),
@@ -188,7 +204,7 @@ fn every_broken_document_is_refused_with_its_place_and_reason() {
 #[test]
 fn one_mistake_makes_one_message() {
     // These break two things by their nature; and a name that changes is missed by whatever uses it.
-    let twofold = ["topicz", "effect: Update", "stats", "shop.servicebus", "effect: None"];
+    let twofold = ["topicz", "effect: Update", "effect: Upsert", "stats", "shop.servicebus", "effect: None"];
     let one = |(_, broken, place, _): &&(&str, &str, &str, &str)| !twofold.iter().any(|t| broken.contains(t)) && !place.ends_with(".name");
     for (sound, broken, place, _) in BROKEN.iter().filter(one) {
         let found = mistakes(&SOUND.replacen(sound, broken, 1));

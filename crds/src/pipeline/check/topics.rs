@@ -29,10 +29,6 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
 }
 
 fn avro(place: &str, topic: &Topic, avro: &AvroCodec, found: &mut Found) {
-    let url = avro.registry.url.as_str();
-    if !["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
-        found.add(format!("{place}.codec.avro.registry.url"), format!("must be an address such as http://registry:8081, but is {url}"));
-    }
     let key = &avro.schema_config_map_ref.key;
     if !key.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) || key.starts_with("..") || key == "." {
         let message = format!("must be a key of a ConfigMap such as order-event.avsc, which is a file's name too, but is {key:?}");
