@@ -62,7 +62,8 @@ impl<'a> Expressions<'a> {
             }
         }
         if let Some(example) = &self.event.example {
-            let faults = schema.as_ref().ok().and_then(Option::as_ref).map(|schema| schema.faults(&Json::from(&example.0))).unwrap_or_default();
+            let faults =
+                schema.as_ref().ok().and_then(Option::as_ref).map(|schema| schema.faults(&Json::from(&example.0))).unwrap_or_default();
             for fault in &faults {
                 found.add(below(self.place, "example"), format!("breaks the event's own schema: {}: {}", fault.path, fault.message));
             }
