@@ -201,7 +201,7 @@ spec:
   topics: [{name: orders}, {name: prices, producers: External}, {name: news}, {name: spare}]
   events:
   - {name: OrderCreated, topics: [orders], key: data.orderId, emit: [{topic: news, type: order.created}]}
-  - {name: PriceChanged, topics: [prices], key: data.orderId}
+  - {name: PriceChanged, topics: [prices], key: data.orderId, effect: None}
   store: {memory: {}}
   api: {orders: {creates: OrderCreated}}
   worker: {group: shop}
