@@ -267,7 +267,7 @@ fn tell(before: &SwitchState, now: &SwitchState) {
         }
         _ if now.active().epoch > before.active().epoch => {
             let outcome = now.last().map(|last| last.outcome);
-            let how = if outcome == Some(Outcome::Abandoned) { "is left before its end" } else { "has nothing left to read" };
+            let how = if outcome == Some(Outcome::Abandoned) { "is left before its end" } else { "is read to its end" };
             tracing::info!("{} {how}, the worker goes on with {}", before.active().backend, now.active().backend);
         }
         _ => tracing::debug!(?now, "the state of the switch"),
