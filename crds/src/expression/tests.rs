@@ -18,6 +18,11 @@ fn on(text: &str, data: Json, schema: Option<Json>) -> Result<Json, String> {
     compiled.json(&input).map(|json| Json::from(&*json)).map_err(|error| error.to_string())
 }
 
+/// A message of which nothing else matters.
+fn bare<'a>(attributes: &'a Object<'a>, data: &'a Message<'a>) -> Input<'a> {
+    Input { topic: "t", key: None, id: "i", publish_time: DateTime::default(), attributes, data }
+}
+
 fn order() -> Json {
     json!({
         "orderId": "o-1", "total": 100, "region": "EU",
@@ -188,15 +193,8 @@ fn cel_works_over_borrowed_json() {
 #[test]
 fn results_have_the_type_that_is_asked_for() {
     let data = json!({"n": 42, "f": 1.5, "b": true, "t": "x"});
-    let attributes = Object::new();
-    let input = Input {
-        topic: "t",
-        key: None,
-        id: "i",
-        publish_time: DateTime::<Utc>::default(),
-        attributes: &attributes,
-        data: &Message::from(&data),
-    };
+    let (attributes, data) = (Object::new(), Message::from(&data));
+    let input = bare(&attributes, &data);
     let of = |text: &str| compile(text, &Scope::default()).unwrap();
     assert_eq!(of("data.n").string(&input).unwrap(), "42");
     assert_eq!(of("data.t + 'y'").string(&input).unwrap(), "xy");
@@ -346,15 +344,9 @@ mod any_text {
 
     fn try_it(text: &str) {
         if let Ok(compiled) = compile(text, &Scope::default()) {
-            let (data, attributes) = (order(), Object::new());
-            let input = Input {
-                topic: "t",
-                key: None,
-                id: "i",
-                publish_time: DateTime::<Utc>::default(),
-                attributes: &attributes,
-                data: &Message::from(&data),
-            };
+            let (order, attributes) = (order(), Object::new());
+            let data = Message::from(&order);
+            let input = bare(&attributes, &data);
             let _ = (compiled.json(&input).map(|_| ()), compiled.bool(&input), compiled.string(&input));
         }
     }

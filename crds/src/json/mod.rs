@@ -13,7 +13,7 @@ mod text;
 pub(crate) mod tests;
 
 pub use object::{Iter, Object};
-pub use text::Text;
+pub use text::{Read, Terms};
 
 use serde_json::Number;
 use std::borrow::Cow;

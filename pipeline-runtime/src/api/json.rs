@@ -3,12 +3,8 @@
 use super::errors::Problem;
 use crate::codec::changed;
 pub use crate::codec::weigh;
-use crds::json::{Json, Object, Text};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
-use std::borrow::Cow;
-use std::collections::HashSet;
-use std::fmt;
+use crds::json::{Json, Read, Terms};
+use serde::de::Error;
 
 /// Parses a body. What is wrong is said with its line and column.
 pub fn parse(body: &[u8]) -> Result<Json<'_>, Problem> {
@@ -20,7 +16,7 @@ pub fn parse(body: &[u8]) -> Result<Json<'_>, Problem> {
         return Err(Problem::bad_request("malformed_json", "the body is empty: send a JSON object"));
     }
     // from_str, unlike from_slice, does not check the UTF-8 again; and it refuses what stands behind the value.
-    let Strict(value) = serde_json::from_str::<Strict>(text).map_err(|e| {
+    let read = serde_json::from_str::<Read<Storable>>(text).map_err(|e| {
         let mut reason = e.to_string();
         if reason.starts_with("recursion limit exceeded") {
             reason = reason.replacen("recursion limit exceeded", "nested more than 127 levels deep", 1);
@@ -28,99 +24,22 @@ pub fn parse(body: &[u8]) -> Result<Json<'_>, Problem> {
         Problem::bad_request("malformed_json", format!("the body is not the JSON that it should be: {reason}"))
     })?;
     match changed(text, "data") {
-        None => Ok(value),
+        None => Ok(read.json),
         Some(changed) => Err(Problem::field(&changed.path, changed.message())),
     }
 }
 
-/// A JSON value read more strictly than serde_json does by itself: of a key given twice it would silently take the last,
-/// and another reader of the same message the first. A NUL character is legal JSON that PostgreSQL cannot hold.
-struct Strict<'t>(Json<'t>);
+/// Of a key given twice one reader takes the last and another the first. A NUL character is legal JSON that PostgreSQL cannot hold.
+struct Storable;
 
-impl<'t> Deserialize<'t> for Strict<'t> {
-    fn deserialize<D: Deserializer<'t>>(deserializer: D) -> Result<Strict<'t>, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
-    }
-}
+impl Terms for Storable {
+    const NAMES_ONCE: bool = true;
 
-struct StrictVisitor;
-
-impl<'t> Visitor<'t> for StrictVisitor {
-    type Value = Json<'t>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Json<'t>, E> {
-        Ok(Json::Bool(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Json<'t>, E> {
-        Ok(Json::Number(value.into()))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Json<'t>, E> {
-        Ok(Json::Number(value.into()))
-    }
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json<'t>, E> {
-        Number::from_f64(value).map(Json::Number).ok_or_else(|| E::custom("a number that is not finite"))
-    }
-    fn visit_borrowed_str<E: de::Error>(self, value: &'t str) -> Result<Json<'t>, E> {
-        storable(value)?;
-        Ok(Json::from(value))
-    }
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Json<'t>, E> {
-        self.visit_string(value.to_owned())
-    }
-    fn visit_string<E: de::Error>(self, value: String) -> Result<Json<'t>, E> {
-        storable(&value)?;
-        Ok(Json::from(value))
-    }
-    fn visit_unit<E>(self) -> Result<Json<'t>, E> {
-        Ok(Json::Null)
-    }
-    fn visit_seq<A: SeqAccess<'t>>(self, mut seq: A) -> Result<Json<'t>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Strict(value)) = seq.next_element()? {
-            list.push(value);
+    fn text<E: Error>(text: &str) -> Result<(), E> {
+        match text.as_bytes().contains(&0) {
+            true => Err(E::custom("a text with the character \\u0000, which cannot be stored")),
+            false => Ok(()),
         }
-        Ok(Json::Array(list))
-    }
-    fn visit_map<A: MapAccess<'t>>(self, mut entries: A) -> Result<Json<'t>, A::Error> {
-        let (mut fields, mut names) = (Vec::new(), Names::default());
-        while let Some(Text(name)) = entries.next_key()? {
-            storable(&name)?;
-            if names.have(name.clone(), &fields) {
-                return Err(de::Error::custom(format_args!("the key {name:?} is given twice")));
-            }
-            let Strict(value) = entries.next_value()?;
-            fields.push((name, value));
-        }
-        Ok(Json::Object(Object::of(fields)))
-    }
-}
-
-/// The names in an object so far, once they are too many to look at each.
-#[derive(Default)]
-struct Names<'t>(HashSet<Cow<'t, str>>);
-
-impl<'t> Names<'t> {
-    const MANY: usize = 16;
-
-    fn have(&mut self, name: Cow<'t, str>, fields: &[(Cow<'t, str>, Json<'t>)]) -> bool {
-        match fields.len() {
-            0..Self::MANY => fields.iter().any(|(known, _)| *known == name),
-            Self::MANY => {
-                self.0.extend(fields.iter().map(|(known, _)| known.clone()));
-                !self.0.insert(name)
-            }
-            _ => !self.0.insert(name),
-        }
-    }
-}
-
-fn storable<E: de::Error>(text: &str) -> Result<(), E> {
-    match text.as_bytes().contains(&0) {
-        true => Err(E::custom("a text with the character \\u0000, which cannot be stored")),
-        false => Ok(()),
     }
 }
 
