@@ -261,10 +261,6 @@ impl RuntimeConfig {
         let digest = Sha256::digest(format!("{named:?}"));
         digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
-    /// What is left on a broker is read by nobody here, and is not to be left there either.
-    pub fn lacks_who_drains(&self) -> bool {
-        self.worker.is_none() && self.switching.drain_deadline.is_none()
-    }
     /// Those that an event is read from.
     pub fn topics_read(&self) -> impl Iterator<Item = &TopicConfig> {
         self.topics.iter().filter(|topic| self.events.iter().any(|event| event.topics.contains(&topic.name)))

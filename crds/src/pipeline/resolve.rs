@@ -331,6 +331,7 @@ fn generator_config(spec: &OrderPipelineSpec, generator: &Generator) -> Generato
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::switch::{SwitchState, nobody_drains};
 
     fn resolved(spec: &str) -> RuntimeConfig {
         let text = format!(
@@ -445,10 +446,11 @@ mod tests {
         };
         assert_eq!(with("[orders]").switching.drain_deadline, Some(Duration::ZERO));
         assert_eq!(with("[orders, told]").switching.drain_deadline, None);
-        assert!(!with("[orders, told]").lacks_who_drains());
-        let alone = RuntimeConfig { worker: None, ..with("[orders, told]") };
-        assert!(alone.lacks_who_drains(), "a worker that comes back must not find what it would have read first behind what came later");
-        assert!(!RuntimeConfig { worker: None, ..with("[orders]") }.lacks_who_drains());
+        let lacking = |config: &RuntimeConfig| nobody_drains(&SwitchState::first("l", "kafka"), config).is_some();
+        assert!(!lacking(&with("[orders, told]")));
+        let alone = |topics: &str| RuntimeConfig { worker: None, ..with(topics) };
+        assert!(lacking(&alone("[orders, told]")), "a worker that comes back must not find what it would have read first behind the rest");
+        assert!(!lacking(&alone("[orders]")));
     }
 
     #[test]

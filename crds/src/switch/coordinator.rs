@@ -3,7 +3,7 @@
 
 use super::{NotAllowed, Outcome, Phase, Request, Rule, Rules, SwitchState};
 use crate::member::{Answer, AnswerKind, Reports};
-use crate::runtime_config::SwitchingConfig;
+use crate::runtime_config::{RuntimeConfig, SwitchingConfig};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,12 +158,17 @@ pub fn step(settings: &Settings, state: &SwitchState, observed: &Observed, since
     }
 }
 
-/// The obstacle where a switch would leave behind what nobody reads, see [`crate::runtime_config::RuntimeConfig::lacks_who_drains`].
-pub fn nobody_drains(target: &str, writing: &str) -> String {
-    format!(
-        "a switch to {target} waits for a worker, which alone reads what is left on {writing} before what comes after it: add spec.worker, or \
-         set spec.switching.drain.onDeadline to Proceed if that need not be read first"
-    )
+/// Why no switch may begin where nobody here reads what is left on the old broker, and it is not to be left there either.
+pub fn nobody_drains(state: &SwitchState, config: &RuntimeConfig) -> Option<String> {
+    let lacking = config.worker.is_none() && config.switching.drain_deadline.is_none();
+    lacking.then(|| {
+        format!(
+            "a switch to {} waits for a worker, which alone reads what is left on {} before what comes after it: add spec.worker, or set \
+             spec.switching.drain.onDeadline to Proceed if that need not be read first",
+            state.asked().backend,
+            state.newest().backend
+        )
+    })
 }
 
 struct Look<'a> {

@@ -61,16 +61,10 @@ pub enum Standing {
 impl SwitchState {
     /// What was asked for is none of the document's backends any more, so what the document says rules again: else it would begin whenever
     /// it is one again.
-    pub fn over(&self, config: &RuntimeConfig) -> Option<Request> {
+    pub fn back_to_spec(&self, config: &RuntimeConfig) -> Option<Request> {
         let has = config.backends.iter().any(|backend| *backend.name == *self.asked().backend);
-        let spec = || Request {
-            backend: config.backend.as_str().into(),
-            by: SPEC.into(),
-            at: "".into(),
-            lineage: None,
-            revision: self.revision(),
-        };
-        (!has).then(spec)
+        let (backend, revision) = (config.backend.as_str().into(), self.revision());
+        (!has).then(|| Request { backend, by: SPEC.into(), at: "".into(), lineage: None, revision })
     }
 
     pub fn standing(&self, request: &Request) -> Standing {

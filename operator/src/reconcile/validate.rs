@@ -5,7 +5,7 @@ use crate::build::Kind;
 use crate::names;
 use crds::pipeline::Backend;
 use crds::runtime_config::{CONFIG_FILE, RuntimeConfig};
-use crds::switch::{Phase, SwitchState};
+use crds::switch::Phase;
 use crds::{Mistake, OrderPipeline};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -26,10 +26,10 @@ pub enum Refusal {
 
 pub fn validate(read: &Read) -> Result<Valid, Refusal> {
     let mut spec_only = read.document.clone();
-    let status = spec_only.as_object_mut().and_then(|object| object.remove("status"));
+    spec_only.as_object_mut().and_then(|object| object.remove("status"));
     let pipeline = crds::document::accept(&spec_only).map_err(Refusal::Mistakes)?;
     let config = crds::resolve(&pipeline);
-    let used = used(status.as_ref());
+    let used = used(read);
     if let Some(mistake) = left_behind(&config, &used) {
         return Err(Refusal::Mistakes(vec![mistake]));
     }
@@ -48,10 +48,9 @@ pub fn config(read: &Read, valid: Option<&Valid>) -> Option<RuntimeConfig> {
 }
 
 /// Backends that hold something of the pipeline, or are about to, each with what they are used for.
-fn used(status: Option<&Json>) -> BTreeMap<String, &'static str> {
+fn used(read: &Read) -> BTreeMap<String, &'static str> {
     let mut used = BTreeMap::new();
-    let Some(backend) = status.and_then(|status| status.get("backend")) else { return used };
-    match backend.get("mirror").and_then(|mirror| SwitchState::parse(&mirror.to_string()).ok()) {
+    match read.mirror() {
         Some(state) => {
             used.extend(state.epochs().iter().map(|open| (open.backend.to_string(), "still holds events that workers have not read")));
             if let Phase::Prepare { target } | Phase::Hold { target, .. } = state.phase() {
@@ -59,7 +58,10 @@ fn used(status: Option<&Json>) -> BTreeMap<String, &'static str> {
             }
             used.insert(state.newest().backend.to_string(), WRITTEN);
         }
-        None => used.extend(["active", "writing"].iter().filter_map(|field| Some((backend.get(field)?.as_str()?.to_owned(), WRITTEN)))),
+        None => {
+            let backend = &read.document["status"]["backend"];
+            used.extend(["active", "writing"].iter().filter_map(|field| Some((backend[*field].as_str()?.to_owned(), WRITTEN))));
+        }
     }
     used
 }
@@ -115,6 +117,7 @@ fn other_broker(config: &RuntimeConfig, running: &Backend) -> Option<Mistake> {
 pub(super) mod tests {
     use super::*;
     use crate::build::tests::{DOCUMENT, pipeline};
+    use crds::switch::SwitchState;
     use kube::ResourceExt;
     use serde_json::json;
 

@@ -15,7 +15,7 @@ pub struct Asked {
 
 impl Asked {
     pub fn read<'m>(wanted: &Wanted, state: &SwitchState, members: impl Iterator<Item = &'m PipelineMemberSpec>) -> Asked {
-        let mut asked = Asked { requests: state.over(&wanted.config).into_iter().collect(), ..Asked::default() };
+        let mut asked = Asked { requests: state.back_to_spec(&wanted.config).into_iter().collect(), ..Asked::default() };
         let Annotations { switch, abandon } = &wanted.annotations;
         let annotation = switch.as_deref().and_then(|text| match serde_json::from_str::<BackendRequest>(text) {
             Ok(request) => Some(request),

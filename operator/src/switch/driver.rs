@@ -203,7 +203,7 @@ impl Driver {
                     self.put_back(*map, &newest).await
                 }
                 _ => {
-                    self.newest = Some(map.state.clone());
+                    self.see(&map.state);
                     Ok(Some(*map))
                 }
             },
@@ -446,8 +446,8 @@ impl Driver {
         if !self.wanted.has_backend(target) {
             return Some(format!("{target} is asked for, and spec.backends does not have it"));
         }
-        if self.wanted.config.lacks_who_drains() {
-            return Some(nobody_drains(target, &state.newest().backend));
+        if let Some(why) = nobody_drains(state, &self.wanted.config) {
+            return Some(why);
         }
         let strangers = self.roll.as_ref().map(Roll::strangers).unwrap_or_default();
         if !strangers.is_empty() {

@@ -39,8 +39,8 @@ pub mod attribute {
     pub const CORRELATION_ID: &str = "correlationId";
     /// `<lineage>:<epoch>` of the switch. Always a header, never in the envelope.
     pub const STAMP: &str = "op-stamp";
-    /// Of a message that was replayed, and in its dead letter: topic/partition/offset@milliseconds of what it was first. Where it has no id and no time of its own,
-    /// it has those that it had there, so that a second replay is a repeat. Always a header.
+    /// Of a message that was replayed, and in its dead letter: topic/partition/offset@milliseconds of what it was first. Where it has no id
+    /// and no time of its own, it has those that it had there, so that a second replay is a repeat. Always a header.
     pub const ORIGIN: &str = "op-origin";
 }
 

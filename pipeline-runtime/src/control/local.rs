@@ -71,7 +71,7 @@ impl Kept {
     fn noted(&self, mut state: SwitchState, config: &RuntimeConfig) -> anyhow::Result<SwitchState> {
         // What was being prepared is taken back, and then what rules from now on is noted.
         for _ in 0..2 {
-            let requests: Vec<Request> = state.over(config).into_iter().collect();
+            let requests: Vec<Request> = state.back_to_spec(config).into_iter().collect();
             let observed = Observed {
                 spec: &config.backend,
                 requests: &requests,
@@ -190,9 +190,9 @@ impl Local {
 
     fn step(&self, state: &Arc<SwitchState>, sight: &mut Sight, now: Duration, leaving: bool) -> Step {
         let config = self.config.load();
-        let requests: Vec<Request> = self.requests.borrow().clone().into_iter().map(Request::from).chain(state.over(&config)).collect();
-        let target = &state.asked().backend;
-        let obstacle = config.lacks_who_drains().then(|| switch::nobody_drains(target, &state.newest().backend));
+        let requests: Vec<Request> =
+            self.requests.borrow().clone().into_iter().map(Request::from).chain(state.back_to_spec(&config)).collect();
+        let obstacle = switch::nobody_drains(state, &config);
         let settings = Settings::of(&config.switching);
         let me = Member {
             name: "this process".into(),

@@ -147,8 +147,7 @@ fn template(place: &str, template: Option<&PodTemplate>, found: &mut Found) {
 /// The API server refuses a pod that asks for more than it may have; one that may have too little never comes up.
 fn resources(place: &str, resources: &Resources, found: &mut Found) {
     if let Some(limit) = resources.limits.get("memory").map(Quantity::text)
-        && Quantity::thousandths(&limit) < Quantity::thousandths(LEAST_MEMORY)
-        && Quantity::thousandths(&limit).is_some()
+        && Quantity::thousandths(&limit).is_some_and(|given| Some(given) < Quantity::thousandths(LEAST_MEMORY))
     {
         let message = format!("is {limit}, with which no process could start: give it at least {LEAST_MEMORY}, better 128Mi");
         found.add(below(&below(place, "limits"), "memory"), message);

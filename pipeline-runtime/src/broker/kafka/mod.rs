@@ -1,9 +1,9 @@
 //! Apache Kafka, through librdkafka.
 //!
 //! `settings` says where and how to connect, `link` knows whether the cluster answers, `producer` publishes, `topics` asks
-//! about topics and groups, `rights` asks what we may do, and a consumer is three parts: `reading` (a thread that polls), `rebalance` (what happens there
-//! when partitions come and go) and `inbox` (what waits for the caller). librdkafka's calls block: here they run on threads
-//! of their own or on Tokio's blocking pool, never on its workers.
+//! about topics and groups, `rights` asks what we may do, and a consumer is three parts: `reading` (a thread that polls),
+//! `rebalance` (what happens there when partitions come and go) and `inbox` (what waits for the caller). librdkafka's calls
+//! block: here they run on threads of their own or on Tokio's blocking pool, never on its workers.
 
 mod consumer;
 mod inbox;
