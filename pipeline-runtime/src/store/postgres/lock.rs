@@ -5,30 +5,60 @@
 //! Create, or as a placeholder that goes before the commit. Whoever comes second waits in the unique index until the first has ended.
 //! Then the rows that were there are locked, and read with that. Both go in the order of the ids, and who locks has inserted all that
 //! it will: so two batches cannot wait for each other.
+//!
+//! To insert with care, so that a row that is there already does no harm, costs a quarter more. Creates are mostly new, so they are
+//! inserted plainly; one that is a repeat fails that statement, and then all is done again with care. Repeats come in swarms (a worker
+//! was killed, a topic is read again), so after one the next batches take care at once.
 
 use super::super::StoreError;
 use super::super::check::{Cents, Checked};
 use super::super::failure::failed;
 use super::super::plan::{Current, Made};
+use super::column::{Column, sent};
 use super::stamp::Stamp;
 use chrono::DateTime;
 use crds::pipeline::Effect;
-use sqlx::Connection;
-use sqlx::postgres::PgConnection;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The orders of a batch that were not there, with what was inserted for them. None: a placeholder.
 pub type Missing<'a> = BTreeMap<&'a str, Option<Made<'a>>>;
 /// Those that were there, as they are now.
 pub type Existing = HashMap<String, Current>;
 
+/// How many batches take care at once after one that met a repeat.
+const CAREFUL_BATCHES: u32 = 64;
+
+/// Whether repeats are to be expected.
+#[derive(Default)]
+pub struct Care(AtomicU32);
+
+impl Care {
+    fn is_due(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn take(&self) {
+        self.0.store(CAREFUL_BATCHES, Relaxed);
+    }
+}
+
 /// Which of the rows were not there.
-pub enum Inserted {
+enum Inserted {
     All,
     Some(HashSet<String>),
 }
 
-pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>, String>]) -> Result<(Missing<'a>, Existing), StoreError> {
+pub async fn lock<'a>(
+    connection: &mut PgConnection,
+    batch: &[Result<Checked<'a>, String>],
+    care: &Care,
+) -> Result<(Missing<'a>, Existing), StoreError> {
     let mut orders = Missing::new();
     for checked in batch.iter().flatten().filter(|c| c.change.effect != Effect::None) {
         let made = orders.entry(&checked.change.order_id).or_default();
@@ -51,8 +81,7 @@ pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>
         unlocked(connection).await?;
         existing.into_keys().collect()
     };
-    let rows = Rows::of(orders.iter().filter(|(id, _)| !there.contains(**id)).map(|(id, made)| (*id, made.as_ref())));
-    let inserted = if rows.order_id.is_empty() { Inserted::Some(HashSet::new()) } else { rows.insert(connection).await? };
+    let inserted = inserted(connection, &orders, &there, care).await?;
     let new = |id: &str| match &inserted {
         Inserted::All => !there.contains(id),
         Inserted::Some(inserted) => inserted.contains(id),
@@ -65,6 +94,29 @@ pub async fn lock<'a>(connection: &mut PgConnection, batch: &[Result<Checked<'a>
     }
     orders.retain(|id, _| new(id));
     Ok((orders, existing))
+}
+
+/// Inserts the orders that are not there, in the order of their ids.
+async fn inserted(
+    connection: &mut PgConnection,
+    orders: &Missing<'_>,
+    there: &HashSet<String>,
+    care: &Care,
+) -> Result<Inserted, StoreError> {
+    let new = || orders.iter().filter(|(id, _)| !there.contains(**id)).map(|(id, made)| (*id, made.as_ref()));
+    let created = |made: Option<&Made>| made.is_some_and(|made| made.by.change.effect == Effect::Create);
+    if new().next().is_none() {
+        return Ok(Inserted::Some(HashSet::new()));
+    }
+    if new().all(|(_, made)| created(made)) && !care.is_due() {
+        match Rows::of(new()).insert(connection).await {
+            Ok(()) => return Ok(Inserted::All),
+            Err(error) if error.as_database_error().is_some_and(DatabaseError::is_unique_violation) => care.take(),
+            Err(error) => return Err(failed("inserting orders", error)),
+        }
+        unlocked(connection).await?;
+    }
+    Rows::of(new()).insert_with_care(connection).await
 }
 
 /// Locks those of the orders that are there, in the order of their ids.
@@ -111,20 +163,31 @@ pub async fn tables_are_free(connection: &mut PgConnection) -> Result<(), StoreE
     asked.await.map_err(|e| failed("asking whether the tables of orders can be written", e))
 }
 
+/// The arrays are unfolded side by side in one list: as functions in FROM each would be written to a buffer of its own first.
+const INSERT: &str = "INSERT INTO orders (order_id, tenant_id, customer_id, items, total_amount, status, created_at, fields, field_times, \
+                                    content, event_id, event, source) \
+    SELECT order_id, tenant_id, customer_id, items::jsonb, total::decimal, status, created_at, COALESCE(fields::jsonb, '{}'), \
+           COALESCE(times::jsonb, '{}'), content, event_id, event, source \
+    FROM (SELECT UNNEST($1::text[]) AS order_id, UNNEST($2::text[]) AS tenant_id, UNNEST($3::text[]) AS customer_id, \
+                 UNNEST($4::text[]) AS items, UNNEST($5::text[]) AS total, UNNEST($6::text[]) AS status, \
+                 UNNEST($7::timestamptz[]) AS created_at, UNNEST($8::text[]) AS fields, UNNEST($9::text[]) AS times, \
+                 UNNEST($10::bytea[]) AS content, UNNEST($11::text[]) AS event_id, UNNEST($12::text[]) AS event, \
+                 UNNEST($13::text[]) AS source) AS n";
+
 /// Rows of `orders` as columns.
 #[derive(Default)]
 pub struct Rows<'a> {
     order_id: Vec<&'a str>,
-    tenant: Vec<Option<&'a str>>,
-    customer: Vec<Option<&'a str>>,
-    items: Vec<Option<&'a str>>,
-    total: Vec<Option<String>>,
-    status: Vec<Option<&'a str>>,
+    tenant: Column<&'a str>,
+    customer: Column<&'a str>,
+    items: Column<&'a str>,
+    total: Column<String>,
+    status: Column<&'a str>,
     created_at: Vec<Stamp>,
     /// None: empty, as most are.
-    fields: Vec<Option<&'a str>>,
-    times: Vec<Option<&'a str>>,
-    content: Vec<Option<&'a [u8]>>,
+    fields: Column<&'a str>,
+    times: Column<&'a str>,
+    content: Column<&'a [u8]>,
     event_id: Vec<&'a str>,
     event: Vec<&'a str>,
     source: Vec<&'a str>,
@@ -153,39 +216,38 @@ impl<'a> Rows<'a> {
         rows
     }
 
-    /// Inserts the rows that are not there.
-    pub async fn insert(self, connection: &mut PgConnection) -> Result<Inserted, StoreError> {
+    /// Fails if one of them is there.
+    pub async fn insert(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        self.bound(sqlx::query(INSERT)).execute(connection).await.map(drop)
+    }
+
+    /// Leaves those alone that are there.
+    async fn insert_with_care(self, connection: &mut PgConnection) -> Result<Inserted, StoreError> {
         let count = self.order_id.len() as i64;
         // Mostly all are new: then their ids need not come back.
-        let inserted: Option<Vec<String>> = sqlx::query_scalar(
-            "WITH inserted AS ( \
-               INSERT INTO orders (order_id, tenant_id, customer_id, items, total_amount, status, created_at, fields, field_times, \
-                                   content, event_id, event, source) \
-               SELECT n.order_id, n.tenant_id, n.customer_id, n.items::jsonb, n.total::decimal, n.status, n.created_at, \
-                      COALESCE(n.fields::jsonb, '{}'), COALESCE(n.times::jsonb, '{}'), n.content, n.event_id, n.event, n.source \
-               FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], \
-                           $9::text[], $10::bytea[], $11::text[], $12::text[], $13::text[]) \
-                 AS n(order_id, tenant_id, customer_id, items, total, status, created_at, fields, times, content, event_id, event, source) \
-               ON CONFLICT (order_id) DO NOTHING RETURNING order_id) \
-             SELECT CASE WHEN count(*) < $14 THEN COALESCE(array_agg(order_id), '{}') END FROM inserted",
-        )
-        .bind(self.order_id)
-        .bind(self.tenant)
-        .bind(self.customer)
-        .bind(self.items)
-        .bind(self.total)
-        .bind(self.status)
-        .bind(self.created_at)
-        .bind(self.fields)
-        .bind(self.times)
-        .bind(self.content)
-        .bind(self.event_id)
-        .bind(self.event)
-        .bind(self.source)
-        .bind(count)
-        .fetch_one(connection)
-        .await
-        .map_err(|e| failed("inserting orders", e))?;
+        let insert = format!(
+            "WITH inserted AS ({INSERT} ON CONFLICT (order_id) DO NOTHING RETURNING order_id) \
+             SELECT CASE WHEN count(*) < $14 THEN COALESCE(array_agg(order_id), '{{}}') END FROM inserted"
+        );
+        let inserted = self.bound(sqlx::query(AssertSqlSafe(insert))).bind(count).fetch_one(connection).await;
+        let inserted: Option<Vec<String>> = inserted.and_then(|row| row.try_get(0)).map_err(|e| failed("inserting orders", e))?;
         Ok(inserted.map_or(Inserted::All, |some| Inserted::Some(some.into_iter().collect())))
+    }
+
+    fn bound(self, query: Query<'a, Postgres, PgArguments>) -> Query<'a, Postgres, PgArguments> {
+        query
+            .bind(self.order_id)
+            .bind(sent(self.tenant))
+            .bind(sent(self.customer))
+            .bind(sent(self.items))
+            .bind(sent(self.total))
+            .bind(sent(self.status))
+            .bind(self.created_at)
+            .bind(sent(self.fields))
+            .bind(sent(self.times))
+            .bind(sent(self.content))
+            .bind(self.event_id)
+            .bind(self.event)
+            .bind(self.source)
     }
 }

@@ -4,6 +4,7 @@
 //! depends on, `write` carries the plan out. Each is one statement for each kind of row, over arrays.
 
 mod claims;
+mod column;
 mod letters;
 mod lock;
 mod orders;
@@ -18,6 +19,7 @@ use super::letters::{Content, Failed, FailedMessages, FailedPage, Filter, Letter
 use super::plan::plan;
 use super::{Applied, Change, Claim, Expired, Order, Page, Query, Store, StoreError};
 use async_trait::async_trait;
+use lock::Care;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
@@ -58,6 +60,7 @@ pub struct PostgresStore {
     deadline: Duration,
     /// Whose claims are whose: this process, this run.
     owner: String,
+    care: Care,
 }
 
 impl PostgresStore {
@@ -78,7 +81,8 @@ impl PostgresStore {
                 Box::pin(async move { sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(connection).await.map(drop) })
             })
             .connect_lazy_with(parse(url)?);
-        Ok(PostgresStore { pool, schema: schema.into(), deadline: options.deadline, owner: uuid::Uuid::new_v4().to_string() })
+        let owner = uuid::Uuid::new_v4().to_string();
+        Ok(PostgresStore { pool, schema: schema.into(), deadline: options.deadline, owner, care: Care::default() })
     }
 
     /// New connections use this address: for a password that was rotated.
@@ -174,11 +178,11 @@ fn migration(error: sqlx::migrate::MigrateError) -> StoreError {
 }
 
 /// One transaction.
-async fn apply(connection: &mut PgConnection, batch: &[Change]) -> Result<Vec<Applied>, StoreError> {
+async fn apply(connection: &mut PgConnection, batch: &[Change], care: &Care) -> Result<Vec<Applied>, StoreError> {
     let checked: Vec<Result<Checked, String>> = batch.iter().map(check).collect();
     let begun = |e| failed("beginning a transaction", e);
     let mut transaction = connection.begin().await.map_err(begun)?;
-    let (missing, existing) = lock::lock(&mut transaction, &checked).await?;
+    let (missing, existing) = lock::lock(&mut transaction, &checked, care).await?;
     let (known, early) = read::read(&mut transaction, &checked, &missing, existing).await?;
     let early: Vec<Checked> = early.iter().map(check).filter_map(Result::ok).collect();
     let mut plan = plan(&checked, known, &early);
@@ -205,7 +209,7 @@ impl Store for PostgresStore {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire().await?;
-        let outcome = tokio::time::timeout(self.deadline, apply(&mut connection, batch)).await;
+        let outcome = tokio::time::timeout(self.deadline, apply(&mut connection, batch, &self.care)).await;
         self.settle(connection, outcome)
     }
 

@@ -4,6 +4,7 @@ use super::super::check::Cents;
 use super::super::failure::failed;
 use super::super::plan::{Patch, Plan};
 use super::super::{Applied, Change, StoreError};
+use super::column::{Column, sent};
 use super::lock::{Missing, Rows};
 use super::stamp::Stamp;
 use crds::pipeline::Effect;
@@ -57,14 +58,15 @@ async fn new_orders(connection: &mut PgConnection, missing: &Missing<'_>, plan: 
             .map_err(|e| failed("removing placeholders", e))?;
     }
     if !other.is_empty() {
-        Rows::of(other.iter().map(|made| (made.by.change.order_id.as_str(), Some(*made)))).insert(connection).await?;
+        let rows = Rows::of(other.iter().map(|made| (made.by.change.order_id.as_str(), Some(*made))));
+        rows.insert(connection).await.map_err(|e| failed("inserting orders", e))?;
     }
     Ok(())
 }
 
 async fn patches(connection: &mut PgConnection, patches: &[(&str, Patch<'_>)]) -> Result<(), StoreError> {
-    fn column<T>(patches: &[(&str, Patch<'_>)], of: impl Fn(&Patch) -> T) -> Vec<T> {
-        patches.iter().map(|(_, patch)| of(patch)).collect()
+    fn column<'p, T>(patches: &'p [(&str, Patch)], of: impl Fn(&'p Patch) -> Option<T>) -> Option<Column<T>> {
+        sent(patches.iter().map(|(_, patch)| of(patch)).collect())
     }
     sqlx::query(
         "UPDATE orders o SET tenant_id = COALESCE(n.tenant_id, o.tenant_id), customer_id = COALESCE(n.customer_id, o.customer_id), \
@@ -77,14 +79,14 @@ async fn patches(connection: &mut PgConnection, patches: &[(&str, Patch<'_>)]) -
          WHERE o.order_id = n.order_id",
     )
     .bind(patches.iter().map(|(order_id, _)| *order_id).collect::<Vec<_>>())
-    .bind(patches.iter().map(|(_, p)| p.tenant).collect::<Vec<_>>())
-    .bind(patches.iter().map(|(_, p)| p.customer).collect::<Vec<_>>())
-    .bind(patches.iter().map(|(_, p)| p.items).collect::<Vec<_>>())
+    .bind(column(patches, |p| p.tenant))
+    .bind(column(patches, |p| p.customer))
+    .bind(column(patches, |p| p.items))
     .bind(column(patches, |p| p.total.as_ref().map(Cents::to_string)))
-    .bind(patches.iter().map(|(_, p)| p.status).collect::<Vec<_>>())
+    .bind(column(patches, |p| p.status))
     .bind(column(patches, |p| p.created_at.map(Stamp)))
-    .bind(patches.iter().map(|(_, p)| p.fields.as_deref()).collect::<Vec<_>>())
-    .bind(patches.iter().map(|(_, p)| p.times.as_deref()).collect::<Vec<_>>())
+    .bind(column(patches, |p| p.fields.as_deref()))
+    .bind(column(patches, |p| p.times.as_deref()))
     .execute(connection)
     .await
     .map(drop)

@@ -9,12 +9,13 @@ use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-const WORKERS: u64 = 6;
+pub const WORKERS: usize = 6;
 const ORDERS: usize = 40;
 const UPDATES: usize = 8;
 
-/// No call may fail (a deadlock would), each event takes effect once, and no update waits for an order that is there.
-pub async fn many_workers_at_once(store: Arc<dyn Store>) {
+/// A store for each worker, over the same tables. No call may fail (a deadlock would), each event takes effect once, and no update waits
+/// for an order that is there.
+pub async fn many_workers_at_once(stores: [Arc<dyn Store>; WORKERS]) {
     let mut events: Vec<Change> = Vec::new();
     let orders: Vec<String> = (0..ORDERS).map(|n| unique(&format!("crowd{n}"))).collect();
     for order in &orders {
@@ -24,7 +25,8 @@ pub async fn many_workers_at_once(store: Arc<dyn Store>) {
         }
         events.push(updated(order, &format!("{order}-seen")).effect(Effect::None));
     }
-    let workers: Vec<_> = (0..WORKERS).map(|seed| tokio::spawn(work(store.clone(), events.clone(), seed))).collect();
+    let store = stores[0].clone();
+    let workers: Vec<_> = stores.into_iter().zip(0..).map(|(store, seed)| tokio::spawn(work(store, events.clone(), seed))).collect();
     let mut done: HashMap<String, usize> = HashMap::new();
     for worker in workers {
         for event in worker.await.unwrap() {

@@ -26,7 +26,7 @@ pub async fn run(store: Arc<dyn Store>) {
     for seed in 0..30 {
         walk::random_batches_do_what_the_model_does(&*store, seed).await;
     }
-    crowd::many_workers_at_once(store).await;
+    crowd::many_workers_at_once(std::array::from_fn(|_| store.clone())).await;
 }
 
 pub use crowd::many_workers_at_once;
