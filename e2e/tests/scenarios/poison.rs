@@ -1,7 +1,7 @@
 //! Messages that cannot be processed, put on the topic by somebody else.
 
 use e2e::bed::{Kafka, eventually};
-use e2e::pipeline::Pipeline;
+use e2e::pipeline::{Pipeline, header};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -37,12 +37,7 @@ async fn a_poison_message_reaches_the_dead_letter_topic_and_the_next_one_is_proc
     .unwrap();
     assert_eq!((stored.len(), stored[0].order_id.as_str()), (1, "good"));
 
-    let consumer: BaseConsumer = kafka.client().set("group.id", "reader").create().unwrap();
-    let mut all = TopicPartitionList::new();
-    for partition in 0..6 {
-        all.add_partition_offset(&format!("{}-dlq", pipeline.name), partition, Offset::Beginning).unwrap();
-    }
-    consumer.assign(&all).unwrap();
+    let consumer = letters(&kafka, &pipeline);
     let mut dead = Vec::new();
     while dead.len() < poison.len() {
         let message = consumer.poll(Duration::from_secs(20)).expect("a dead letter").unwrap();
@@ -63,4 +58,41 @@ async fn a_poison_message_reaches_the_dead_letter_topic_and_the_next_one_is_proc
             String::from_utf8_lossy(&body[..body.len().min(40)])
         );
     }
+}
+
+/// A key that fills the topic's limit by itself: with what a dead letter adds it would never fit, and others wait behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_message_with_a_key_as_large_as_its_topic_takes_is_cut_and_the_next_one_is_processed() {
+    let kafka = Kafka::start(1).await.unwrap();
+    let pipeline = Pipeline::new(&kafka, &kafka.bootstrap(), "Derived").await.unwrap();
+    let (_worker, _) = pipeline.start("worker").await.unwrap();
+    let producer: FutureProducer = kafka.client().set("message.max.bytes", "16000000").create().unwrap();
+    let key = "k".repeat((11 << 20) + (63 << 10)); // the topic takes 1 KiB more
+    let poison = FutureRecord::to(&pipeline.name).partition(3).key(&key).payload("no json");
+    producer.send(poison, Duration::from_secs(10)).await.unwrap();
+    let good = r#"{"orderId":"good","customerId":"c","items":[{"sku":"a","quantity":1}],"totalAmount":1.5}"#;
+    producer.send(FutureRecord::to(&pipeline.name).partition(3).key("one").payload(good), Duration::from_secs(10)).await.unwrap();
+    eventually("the good one is stored", Duration::from_secs(60), || async {
+        anyhow::ensure!(pipeline.stored().await?.iter().any(|order| order.order_id == "good"), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    let letter = letters(&kafka, &pipeline).poll(Duration::from_secs(20)).expect("a dead letter").unwrap().detach();
+    let kept = letter.key().unwrap();
+    println!("of a key of {} bytes {} are kept", key.len(), kept.len());
+    assert!(key.as_bytes().starts_with(kept) && kept.len() > 10 << 20, "{} bytes of the key are left", kept.len());
+    assert_eq!((header(&letter, "dlq-key-cut-from"), header(&letter, "dlq-partition")), (key.len().to_string(), "3".to_owned()));
+}
+
+/// Reads the pipeline's dead letters from their beginning.
+fn letters(kafka: &Kafka, pipeline: &Pipeline) -> BaseConsumer {
+    let consumer: BaseConsumer = kafka.client().set("group.id", "reader").create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in 0..6 {
+        all.add_partition_offset(&format!("{}-dlq", pipeline.name), partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    consumer
 }

@@ -3,6 +3,7 @@
 use crate::killed::reached;
 use e2e::bed::Kafka;
 use e2e::pipeline::{KEY, Pipeline, READY};
+use e2e::product::Product;
 use e2e::{ledger, load};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -21,7 +22,8 @@ async fn sigterm_under_load_ends_each_role_with_zero_and_loses_nothing() {
     let (mut api, stopping) = pipeline.start("api").await.unwrap();
     let (_other, staying) = pipeline.start("api").await.unwrap();
     let (mut worker, _) = pipeline.start("worker").await.unwrap();
-    for (role, process) in [("api", &api), ("worker", &worker)] {
+    let (generator, _) = pipeline.start("generator").await.unwrap();
+    for (role, process) in [("api", &api), ("worker", &worker), ("generator", &generator)] {
         let now = process.own_memory_kib().unwrap();
         println!("{role}: {now} KiB idle, {} KiB with the program", process.memory_kib().unwrap().0);
         assert!(now < IDLE_KIB, "{role} takes {now} KiB idle");
@@ -42,16 +44,19 @@ async fn sigterm_under_load_ends_each_role_with_zero_and_loses_nothing() {
     let ends = tokio::spawn(load::run(plan(vec![stopping], "ends", Duration::from_millis(200)), progress.clone()));
     let stays = tokio::spawn(load::run(plan(vec![staying], "stays", READY), Arc::new(AtomicUsize::new(0))));
     reached(&progress, 1500).await.unwrap();
-    let status = worker.terminate(GRACE).await.unwrap();
-    assert!(status.success(), "worker: {status:?}\n{}", worker.tail());
+    ends_well("worker", &mut worker).await;
     let (_worker, _) = pipeline.start("worker").await.unwrap();
-    let (_, most) = api.memory_kib().unwrap();
-    let status = api.terminate(GRACE).await.unwrap();
-    assert!(status.success(), "api: {status:?}\n{}", api.tail());
+    ends_well("api", &mut api).await;
     let mut told = ends.await.unwrap().unwrap();
     told.extend(stays.await.unwrap().unwrap());
     let stored = pipeline.settled(&told).await.unwrap();
     ledger::verify(&told, &stored).unwrap();
-    println!("api: at most {most} KiB under load");
-    assert!(most < LOADED_KIB, "api took {most} KiB");
+}
+
+async fn ends_well(role: &str, process: &mut Product) {
+    let (_, most) = process.memory_kib().unwrap();
+    println!("{role}: at most {most} KiB under load");
+    assert!(most < LOADED_KIB, "{role} took {most} KiB");
+    let status = process.terminate(GRACE).await.unwrap();
+    assert!(status.success(), "{role}: {status:?}\n{}", process.tail());
 }
