@@ -121,3 +121,13 @@ pub struct Emit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Expression>,
 }
+
+/// An amount that an event gives as a text: 12.50, without an exponent.
+pub fn is_decimal(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    match unsigned.split_once('.') {
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => digits(unsigned),
+    }
+}

@@ -12,7 +12,8 @@ pub struct Worker {
     /// The consumer group. Default: the pipeline's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<TopicName>,
-    /// Only events of these tenants are applied; the others are passed over. Default: all.
+    /// Only events of these tenants are applied; those of others are passed over. An event that names no tenant is not passed over: let
+    /// every event name its own (order.tenant), else changes of other tenants' orders wait here for orders that never come. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(min = 1, max = 200)))]
     pub tenants: Vec<String>,
@@ -23,7 +24,8 @@ pub struct Worker {
     pub deadline: GoDuration,
     #[serde(default)]
     pub retry: Retry,
-    /// An HTTP service that is told of each applied event.
+    /// An HTTP service that is told of each applied event. Of an update that came before its order it is told when it is kept, which is
+    /// before it takes effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
     /// What becomes of dead letters beside their topic. Where the store is PostgreSQL they are kept in its table failed_messages.

@@ -13,7 +13,7 @@ pub use sample::sample;
 
 use crate::json::Json;
 use instance::Instance;
-use jsonschema::Validator;
+use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 /// The most mistakes that are told at once.
@@ -39,7 +39,9 @@ impl Schema {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let validator = jsonschema::options_for::<Instance>().offline().should_validate_formats(true).build(schema);
+        let options = jsonschema::options_for::<Instance>().offline().should_validate_formats(true);
+        // In time that grows with the text alone: a pattern that looks around may take for ever on a message made for it.
+        let validator = options.with_pattern_options(PatternOptions::regex()).build(schema);
         validator.map(Schema).map_err(|error| own::of_build(&error))
     }
 

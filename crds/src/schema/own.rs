@@ -5,8 +5,8 @@ use super::sentence::{below, expectation, json_type, path, shortened};
 use super::{Fault, MAX_FAULTS};
 use crate::document::nearest::{nearest, slip_of};
 use jsonschema::ReferencingError as Reference;
-use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
+use jsonschema::{PatternOptions, ValidationError};
 use serde_json::{Map, Value as Json, json};
 
 const ROOT: &str = "schema";
@@ -230,14 +230,31 @@ fn misspelt(object: &Map<String, Json>, place: &str) -> Vec<Fault> {
 fn unusable(root: &Json, object: &Map<String, Json>, place: &str, named: &Named<'_>) -> Vec<Fault> {
     let text = |keyword: &str| object.get(keyword).and_then(Json::as_str);
     let reference = text("$ref").and_then(|target| Some(("$ref", astray(root, target, named)?)));
-    let is_none = |pattern: &&str| jsonschema::options().offline().build(&json!({ "pattern": pattern })).is_err();
-    let pattern = text("pattern").filter(is_none).map(|pattern| ("pattern", no_pattern(pattern)));
-    let both = [reference, pattern].into_iter().flatten();
-    both.map(|(keyword, message)| Fault { path: below(place, keyword), message }).collect()
+    let pattern = text("pattern").and_then(|pattern| Some(("pattern", no_pattern(pattern)?)));
+    let mut faults: Vec<Fault> =
+        [reference, pattern].into_iter().flatten().map(|(keyword, message)| Fault { path: below(place, keyword), message }).collect();
+    for pattern in object.get("patternProperties").and_then(Json::as_object).into_iter().flat_map(Map::keys) {
+        faults.extend(no_pattern(pattern).map(|message| Fault { path: below(place, "patternProperties"), message }));
+    }
+    faults
 }
 
-fn no_pattern(pattern: &str) -> String {
-    format!("is no regular expression: {}", shortened(&format!("{pattern:?}")))
+/// Why it is none.
+fn no_pattern(pattern: &str) -> Option<String> {
+    let schema = json!({ "pattern": pattern });
+    let options = || jsonschema::options().offline();
+    if options().with_pattern_options(PatternOptions::regex()).build(&schema).is_ok() {
+        return None;
+    }
+    let shown = shortened(&format!("{pattern:?}"));
+    Some(match (regex::Regex::new(pattern), options().build(&schema)) {
+        (Err(regex::Error::CompiledTooBig(_)), _) => format!("is too large a regular expression: {shown}; repeat less of it"),
+        (_, Ok(_)) => format!(
+            "looks around or back, as (?=...), (?<!...) or \\1 do, which may take for ever on a message made for it: {shown}; \
+             write it without, or say the rest in a rule"
+        ),
+        _ => format!("is no regular expression: {shown}"),
+    })
 }
 
 fn astray(root: &Json, target: &str, named: &Named<'_>) -> Option<String> {

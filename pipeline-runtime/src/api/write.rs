@@ -5,7 +5,7 @@ use super::call::Call;
 use super::errors::{Answer, Problem};
 use super::{ApiState, Destination, Settings, body};
 use crate::codec::{self, Decoded, Draft, Unwritten, attribute};
-use crate::contract::{EventContract, Message};
+use crate::contract::{Contract, EventContract, Message};
 use crate::pii::Encrypted;
 use crate::store::{Change, unstorable};
 use axum::body::Bytes;
@@ -84,7 +84,7 @@ pub(super) async fn check(call: Call, settings: &Settings, to: &Destination, rou
     let mut draft = Draft { event: to.event.clone(), id: event_id.to_string(), time, key: String::new(), attributes, data: text };
     let mut decoded = Decoded::of(&to.topic, &draft, data);
     let hidden = hide(event, &mut decoded, &mut draft)?;
-    let (key, change) = hold(event, &to.topic.name, &mut decoded, hidden)?;
+    let (key, change) = hold(&contract, event, &to.topic.name, &mut decoded, hidden)?;
     draft.key = key;
     drop(decoded);
     let delivery = Delivery {
@@ -117,22 +117,32 @@ fn hide<'t>(event: &EventContract, decoded: &mut Decoded<'t>, draft: &mut Draft)
 
 /// The event's key and what it does, if all holds. The contract is held to what the fields say, what goes further is made of what is
 /// encrypted.
-fn hold<'t>(event: &EventContract, topic: &str, decoded: &mut Decoded<'t>, mut hidden: Encrypted<'t>) -> Result<(String, Change), Problem> {
+fn hold<'t>(
+    contract: &Contract,
+    event: &EventContract,
+    topic: &str,
+    decoded: &mut Decoded<'t>,
+    mut hidden: Encrypted<'t>,
+) -> Result<(String, Change), Problem> {
     // Rules may speak of the key. Where it cannot be made, the schema mostly has the better words for it.
     let key = event.key(&Message { topic, key: None, decoded });
     event.swap(decoded, &mut hidden);
-    let violations = event.violations(&Message { topic, key: key.as_deref().ok(), decoded });
+    let plain = Message { topic, key: key.as_deref().ok(), decoded };
+    let violations = event.violations(&plain);
+    let taken = contract.must_be(event, &plain);
     event.swap(decoded, &mut hidden);
     let message = Message { topic, key: key.as_deref().ok(), decoded };
     if !violations.is_empty() {
         return Err(Problem::invalid(violations));
     }
     let one = |violation| Problem::invalid(vec![violation]);
+    taken.map_err(one)?;
     if let Err(violation) = &key {
         return Err(one(violation.clone()));
     }
     // What the worker will do with it: found here it is an answer, found there a dead letter.
     let change = event.change_unsourced(&message).map_err(one)?;
+    contract.can_follow(event, &message).map_err(one)?;
     if let Some((column, message)) = unstorable(&change) {
         return Err(Problem::field(source(event, column), message));
     }

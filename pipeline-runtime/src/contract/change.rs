@@ -161,7 +161,7 @@ fn time(value: &Json<'_>) -> Result<DateTime<Utc>, &'static str> {
 fn amount(value: &Json<'_>) -> Result<String, &'static str> {
     match value {
         Json::Number(number) => Ok(decimal(number)),
-        Json::String(text) if is_decimal(text) => Ok(text.clone().into_owned()),
+        Json::String(text) if crds::pipeline::is_decimal(text) => Ok(text.clone().into_owned()),
         _ => Err("a number"),
     }
 }
@@ -172,14 +172,5 @@ fn decimal(number: &Number) -> String {
         // number of which that is not true is refused when its message is decoded.
         Some(double) if number.is_f64() => double.to_string(),
         _ => number.to_string(),
-    }
-}
-
-fn is_decimal(text: &str) -> bool {
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    match unsigned.split_once('.') {
-        Some((whole, fraction)) => digits(whole) && digits(fraction),
-        None => digits(unsigned),
     }
 }

@@ -153,6 +153,37 @@ impl Contract {
         }
         unclear.map_or(Ok(None), Err)
     }
+
+    /// That readers will take this message for this event.
+    pub fn must_be(&self, event: &EventContract, message: &Message<'_>) -> Result<(), Violation> {
+        let name = &event.config.name;
+        let message = match self.recognise(message)? {
+            Some(found) if found.config.name == *name => return Ok(()),
+            Some(other) => format!("would be read as {}, which stands before {name} in the document and takes it", other.config.name),
+            None => {
+                let when = event.config.when.as_deref().unwrap_or_default();
+                format!("is no {name}, and nobody would read it: it must hold that {}", shortened(when))
+            }
+        };
+        Err(Violation { field: "data".to_owned(), message })
+    }
+
+    /// That everything can be made which follows from an event that holds: else the event itself could not be processed.
+    pub fn can_follow(&self, event: &EventContract, message: &Message<'_>) -> Result<(), Violation> {
+        for emission in event.emissions(message)? {
+            let Some(next) = self.event(&emission.event_type).filter(|next| next.config.topics.contains(&emission.topic)) else { continue };
+            let of_it = |violation: Violation| Violation {
+                message: format!("{} cannot follow from it on {}: {}", emission.event_type, emission.topic, violation.message),
+                ..violation
+            };
+            let unread = |e: serde_json::Error| of_it(Violation { field: "data".to_owned(), message: e.to_string() });
+            let data = serde_json::from_str(&emission.data).map_err(unread)?;
+            let attributes = [(attribute::TYPE.to_owned(), Json::from(emission.event_type.clone()))].into_iter().collect();
+            let decoded = Decoded { attributes, data, ..message.decoded.clone() };
+            next.key(&Message { topic: &emission.topic, key: message.key, decoded: &decoded }).map_err(of_it)?;
+        }
+        Ok(())
+    }
 }
 
 impl EventContract {

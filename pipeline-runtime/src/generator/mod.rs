@@ -134,15 +134,18 @@ impl Work {
 
 /// An order as its readers will see it.
 fn as_read<'t>(event: &str, id: &str, time: DateTime<Utc>, data: Json<'t>) -> Decoded<'t> {
-    let attributes = [(attribute::TYPE, event), (attribute::ID, id), ("source", "generator")];
-    let attributes = attributes.into_iter().map(|(name, value)| (name, Json::from(value.to_owned()))).collect();
+    let own = [(attribute::TYPE, event), (attribute::ID, id), (attribute::SCHEMA_VERSION, codec::SCHEMA_VERSION)];
+    let attributes = own.into_iter().chain([("source", "generator")]);
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), Json::from(value.to_owned()))).collect();
     Decoded { id: id.to_owned(), publish_time: time, attributes, data }
 }
 
 /// Its key, if all holds.
-fn key(event: &EventContract, message: &Message<'_>) -> Result<String, String> {
-    let first = event.violations(message).into_iter().next();
-    first.map_or_else(|| event.key(message), Err).map_err(|violation| format!("{}: {}", violation.field, violation.message))
+fn key(contract: &Contract, event: &EventContract, message: Message<'_>) -> Result<String, String> {
+    let first = event.violations(&message).into_iter().next();
+    let key = first.map_or_else(|| event.key(&message), Err);
+    let taken = key.and_then(|key| contract.must_be(event, &Message { key: Some(&key), ..message }).map(|()| key));
+    taken.map_err(|violation| format!("{}: {}", violation.field, violation.message))
 }
 
 /// Why no order that the generator would make can be what it is to publish. None: some can, or other mistakes come first. `seen` makes of
@@ -159,7 +162,7 @@ pub fn misfit(config: &RuntimeConfig, seen: impl Fn(&TopicConfig, &mut Json<'_>)
         let mut data = Json::from(&order);
         let key = seen(&plan.topic, &mut data)?.and_then(|()| {
             let decoded = as_read(&event.config.name, "generated", Utc::now(), data);
-            key(event, &Message { topic: &plan.topic.name, key: None, decoded: &decoded })
+            key(&contract, event, Message { topic: &plan.topic.name, key: None, decoded: &decoded })
         });
         first.get_or_insert(key.err()?);
     }
@@ -223,7 +226,7 @@ impl Generator {
         })?;
         let mut decoded = as_read(&event.config.name, &id, time, data);
         let unfit = |why| format!("shape {:?} does not fit event {}: {why}", settings.shape, event.config.name);
-        let mut key = key(event, &Message { topic: &topic.name, key: None, decoded: &decoded }).map_err(unfit)?;
+        let mut key = key(&contract, event, Message { topic: &topic.name, key: None, decoded: &decoded }).map_err(unfit)?;
         if let Some(fields) = event.encrypted() {
             let text = std::str::from_utf8(&body).ok();
             body = fields.encrypt(&mut decoded.data, text, &id).map_err(|why| why.to_string())?.1;

@@ -25,7 +25,18 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
             }
         }
         emissions_fit(spec, &place, event, config, found);
-        emits_itself(&place, config, &configs, found);
+        for (index, emit) in event.emit.iter().enumerate() {
+            let readers = (0..configs.len()).filter(|reader| takes(&configs, *reader, emit));
+            for (reader, config_of_reader) in readers.map(|reader| (&spec.events[reader], &configs[reader])) {
+                let broken = Expressions::new(&place, event, config).emits_broken(emit, &Expressions::new("", reader, config_of_reader));
+                let said = |why| {
+                    let Emit { topic, .. } = emit;
+                    format!("{} could not take what comes of this event's example on {topic}: {why}", reader.name)
+                };
+                broken.into_iter().for_each(|why| found.add(at(&below(&place, "emit"), index), said(why)));
+            }
+        }
+        emits_itself(&place, index, &configs, found);
     }
     set_and_append(spec, found);
     for (index, first) in lookalikes(spec.events.iter().map(|e| e.name.as_str()), str::to_ascii_lowercase) {
@@ -186,13 +197,22 @@ fn emissions_fit(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &
     }
 }
 
-/// An event that emits itself, directly or over others, would never come to rest. Only what is certain: events told by their type.
-fn emits_itself(place: &str, config: &EventConfig, all: &[EventConfig], found: &mut Found) {
+/// Whether it is certain that what is emitted is this event for whoever reads it: one told by its type, or one that takes all that lies
+/// there.
+fn takes(all: &[EventConfig], index: usize, emit: &Emit) -> bool {
+    let reads = |event: &EventConfig| event.topics.iter().any(|topic| emit.topic == *topic.as_str());
+    reads(&all[index])
+        && match all[index].when.as_deref().map(squeezed) {
+            None => all[index].name == emit.event_type,
+            Some(when) => (when == "true" || when == format!("topic == '{}'", &*emit.topic)) && !all[..index].iter().any(reads),
+        }
+}
+
+/// An event that emits itself, directly or over others, would never come to rest. Only what is certain.
+fn emits_itself(place: &str, index: usize, all: &[EventConfig], found: &mut Found) {
+    let config = &all[index];
     let follows = |event: &EventConfig| -> Vec<usize> {
-        let taken = |emit: &Emit, other: &EventConfig| {
-            other.when.is_none() && other.name == emit.event_type && other.topics.iter().any(|topic| emit.topic == *topic.as_str())
-        };
-        (0..all.len()).filter(|&index| event.emit.iter().any(|emit| taken(emit, &all[index]))).collect()
+        (0..all.len()).filter(|&index| event.emit.iter().any(|emit| takes(all, index, emit))).collect()
     };
     for (index, emit) in config.emit.iter().enumerate() {
         let first = EventConfig { emit: vec![emit.clone()], ..config.clone() };

@@ -9,6 +9,7 @@ use crate::pipeline::*;
 use crate::runtime_config::EventConfig;
 use crate::schema::{Schema, sample};
 use chrono::{DateTime, Utc};
+use std::borrow::Cow;
 
 pub(super) struct Expressions<'a> {
     place: &'a str,
@@ -244,6 +245,66 @@ impl<'a> Expressions<'a> {
         }
     }
 
+    /// Why what this event emits on its own example would be no event that holds for its reader; as far as can be told from here.
+    pub fn emits_broken(&self, emit: &Emit, reader: &Expressions<'_>) -> Option<String> {
+        if !(self.encrypted.is_empty() && reader.encrypted.is_empty()) {
+            return None;
+        }
+        let (example, attributes) = (Json::from(&self.event.example.as_ref()?.0), self.attributes());
+        let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
+        let input = Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &example };
+        let Some(data) = &emit.data else { return reader.refuses(&emit.topic, &example) };
+        let data = expression::compile(data, &self.scope).ok()?;
+        let emitted = data.json(&input).ok()?;
+        reader.refuses(&emit.topic, &emitted)
+    }
+
+    /// The first thing for which data cannot be this event.
+    fn refuses(&self, topic: &str, data: &Json<'_>) -> Option<String> {
+        let schema = self.config.schema.as_ref().and_then(|schema| Schema::compile(schema).ok());
+        if let Some(fault) = schema.and_then(|schema| schema.faults(data).into_iter().next()) {
+            return Some(format!("{}: {}", fault.path, fault.message));
+        }
+        let attributes = self.attributes();
+        let input = Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data };
+        self.uses().into_iter().find_map(|used| {
+            let expression = expression::compile(used.text, &self.scope).ok()?;
+            let failed = match used.wanted {
+                Wanted::Text => expression.string(&input).err()?.to_string(),
+                Wanted::Bool if !used.place.ends_with(".when") => match expression.bool(&input) {
+                    Ok(true) => return None,
+                    Ok(false) => "does not hold".to_owned(),
+                    Err(error) => error.to_string(),
+                },
+                _ => return None,
+            };
+            Some(format!("{}: {failed}", used.text.trim()))
+        })
+    }
+
+    /// That its `when` does not hold for what the pipeline itself writes, with these attributes beside those of every event.
+    pub fn passed_over(&self, attributes: &[(&str, &str)]) -> Option<String> {
+        let when_holds = expression::compile(self.config.when.as_ref()?, &self.scope).ok()?;
+        let example = Json::from(&self.event.example.as_ref()?.0);
+        let given = attributes.iter().map(|(name, value)| (Cow::from(*name), Json::from(*value)));
+        let attributes: Object<'_> = self.attributes().into_iter().chain(given).collect();
+        let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
+        let input = Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &example };
+        match when_holds.bool(&input) {
+            Ok(true) | Err(EvaluationError::Failed(_)) => None,
+            Ok(false) => Some("does not hold".to_owned()),
+            Err(missing) => Some(format!("cannot be judged, since {missing}")),
+        }
+    }
+
+    /// Whether its schema has room for the tenant.
+    pub fn may_name_its_tenant(&self) -> bool {
+        let Some(tenant) = &self.config.order.tenant else { return false };
+        let Some(schema) = self.config.schema.as_ref().filter(|_| self.event.schema.is_some()) else { return true };
+        let example = self.event.example.as_ref().map(|example| &example.0);
+        expression::compile(tenant, &self.scope).is_ok_and(|tenant| tenant.unknown_path(schema, example).is_none())
+    }
+
     /// What readers see of an example that this pipeline has published. What other attributes there are, an example does not say.
     fn attributes(&self) -> Object<'_> {
         let said = [("id", "example"), ("type", &*self.config.name), ("time", "2025-01-31T12:00:00Z"), ("schemaVersion", "1")];
@@ -307,7 +368,7 @@ fn not_a(wanted: Wanted, value: &Json<'_>) -> Option<String> {
         let good = value.as_str().is_some() || value.as_number().is_some_and(|number| !number.is_f64());
         return (!good).then(|| format!("must give a text, but gives {shown} on the event's own example"));
     }
-    let amount = value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|amount| amount.is_finite());
+    let amount = value.as_f64().or_else(|| value.as_str().filter(|text| is_decimal(text))?.parse().ok());
     let Some(amount) = amount else { return Some(format!("must give a number, but gives {shown} on the event's own example")) };
     if amount.abs() >= 1e8 {
         return Some(format!("gives {shown} on the event's own example, but an amount lies between -99999999.99 and 99999999.99"));

@@ -1,3 +1,4 @@
+use super::expressions::Expressions;
 use super::{Found, no_such};
 use crate::expression::{self, Scope};
 use crate::mistake::below;
@@ -21,6 +22,7 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
     }
     if let Some(worker) = &spec.worker {
         self::worker(worker, found);
+        tenants(spec, worker, found);
         scaling("spec.worker.scaling", worker.scaling.as_ref(), found);
         template("spec.worker.template", worker.template.as_ref(), found);
     }
@@ -102,6 +104,25 @@ fn worker(worker: &Worker, found: &mut Found) {
         if let Some(alert) = &letters.alert {
             found.duration("spec.worker.deadLetters.alert.timeout", &alert.timeout, MINUTE);
             alert_when(alert, found);
+        }
+    }
+}
+
+/// What names no tenant is applied by every worker: where its order is another tenant's it would wait for ever.
+fn tenants(spec: &OrderPipelineSpec, worker: &Worker, found: &mut Found) {
+    if worker.tenants.is_empty() {
+        return;
+    }
+    for (index, event) in spec.events.iter().enumerate() {
+        let config = spec.event_config(index, event);
+        if config.effect != Effect::None && !Expressions::new("", event, &config).may_name_its_tenant() {
+            let field = config.order.tenant.as_deref().unwrap_or("order.tenant");
+            let message = format!(
+                "cannot tell whose {} is: its schema has no {field}, and changes of other tenants' orders would wait here for orders that \
+                 never come; give it one (order.tenant says where it stands)",
+                event.name
+            );
+            found.add("spec.worker.tenants", message);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What the pipeline itself writes: the API's events and the generator's.
 
 use super::Found;
+use super::expressions::Expressions;
 use crate::mistake::{at, below};
 use crate::pipeline::*;
 use crate::runtime_config::EventConfig;
 
 struct Written {
     index: usize,
+    by_api: bool,
     config: EventConfig,
 }
 
@@ -19,6 +21,49 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
             found.add(place, format!("{} would be written to {topic}, which holds the dead letters of {}", event.config.name, owner.name));
         }
         one_key(topic, event, &written[..n], found);
+        is_read(spec, event, found);
+        if event.by_api {
+            named_as_the_api_does(spec, event, found);
+        }
+    }
+    for (index, event) in spec.events.iter().enumerate() {
+        for (n, emit) in event.emit.iter().enumerate() {
+            let of = |topic: &&Topic| topic.dead_letter_topic(spec).is_some_and(|dead| *dead == *emit.topic) && topic.name != emit.topic;
+            if let Some(owner) = spec.topics.iter().find(of) {
+                let place = below(&at(&below(&at("spec.events", index), "emit"), n), "topic");
+                found.add(place, format!("{} holds the dead letters of {}: emit to another topic", &*emit.topic, owner.name));
+            }
+        }
+    }
+}
+
+/// Of what the API and the generator write it is known which attributes it has.
+fn is_read(spec: &OrderPipelineSpec, event: &Written, found: &mut Found) {
+    let place = below(&at("spec.events", event.index), "when");
+    let attributes: &[_] = if event.by_api { &[("requestId", "example"), ("principal", "example")] } else { &[("source", "generator")] };
+    if let Some(why) = Expressions::new("", &spec.events[event.index], &event.config).passed_over(attributes)
+        && !found.knows(&place)
+    {
+        let writer = if event.by_api { "API" } else { "generator" };
+        found.add(place, format!("{why} for the event's own example when the {writer} writes it, so that nobody would read it"));
+    }
+}
+
+/// The API calls an order by the orderId of its data: in its answers, in the paths of its requests, and where a client names none.
+fn named_as_the_api_does(spec: &OrderPipelineSpec, event: &Written, found: &mut Found) {
+    let place = at("spec.events", event.index);
+    if event.config.order.id.trim() != "data.orderId" {
+        let message = format!(
+            "must be data.orderId, but is {}: {} is written by the API, which calls an order by that",
+            event.config.order.id, event.config.name
+        );
+        found.add(below(&below(&place, "order"), "id"), message);
+    } else if let Some(schema) = &spec.events[event.index].schema
+        && schema.0.get("additionalProperties") == Some(&serde_json::Value::Bool(false))
+        && schema.0.pointer("/properties/orderId").is_none()
+    {
+        let message = "has no room for orderId, which the API puts there where a client names no order: add it to properties";
+        found.add(below(&place, "schema"), message);
     }
 }
 
@@ -40,7 +85,10 @@ fn one_key(topic: &str, event: &Written, before: &[Written], found: &mut Found) 
 
 /// In the order of the document, each once.
 fn written(spec: &OrderPipelineSpec) -> Vec<Written> {
-    let names = [spec.api_creates(), spec.api_updates(), spec.generator_publishes()];
-    let events = spec.events.iter().enumerate().filter(|(_, event)| names.iter().flatten().any(|name| event.name == *name.as_str()));
-    events.map(|(index, event)| Written { index, config: spec.event_config(index, event) }).collect()
+    let is = |event: &Event, name: Option<String>| name.is_some_and(|name| event.name == *name.as_str());
+    let events = spec.events.iter().enumerate().filter_map(|(index, event)| {
+        let by_api = is(event, spec.api_creates()) || is(event, spec.api_updates());
+        (by_api || is(event, spec.generator_publishes())).then(|| Written { index, by_api, config: spec.event_config(index, event) })
+    });
+    events.collect()
 }

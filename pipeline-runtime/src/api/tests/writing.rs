@@ -106,3 +106,45 @@ async fn a_changed_document_is_taken_over() {
     assert!(process.api.reload(&changed).is_err());
     assert_eq!(process.post(order().to_string()).await.status, 202);
 }
+
+#[tokio::test]
+async fn what_its_readers_would_not_take_for_the_event_is_not_accepted() {
+    let mut config = config();
+    config.events[0].when = Some("data.totalAmount > 1000.0".into());
+    let process = process_on(&config, FakeBroker::new(), FakeStore::new());
+    let reply = process.post(order().to_string()).await;
+    assert_eq!((reply.status, reply.fields()), (422, vec!["data"]), "{}", reply.text);
+    assert!(
+        reply.text.contains("is no OrderCreated, and nobody would read it: it must hold that data.totalAmount > 1000.0"),
+        "{}",
+        reply.text
+    );
+    // One that an event before it takes is another event to them.
+    config.events[1].when = Some("data.totalAmount > 5000.0".into());
+    config.events.swap(0, 1);
+    let process = process_on(&config, FakeBroker::new(), FakeStore::new());
+    let of = |total: f64| {
+        let mut order = order();
+        order["totalAmount"] = total.into();
+        order.to_string()
+    };
+    let reply = process.post(of(9000.5)).await;
+    assert_eq!(reply.status, 422, "{}", reply.text);
+    assert!(reply.text.contains("would be read as OrderStatusChanged, which stands before OrderCreated"), "{}", reply.text);
+    assert_eq!(process.post(of(2000.5)).await.status, 202);
+    assert_eq!(process.broker.written().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_from_which_nothing_could_follow_is_not_accepted() {
+    let mut config = config();
+    config.topics.push(topic("told"));
+    config.events[1].topics = vec!["told".into()];
+    config.events[0].emit =
+        serde_json::from_value(json!([{"topic": "told", "type": "OrderStatusChanged", "data": "data.customerId"}])).unwrap();
+    let process = process_on(&config, FakeBroker::new(), FakeStore::new());
+    let reply = process.post(order().to_string()).await;
+    assert_eq!((reply.status, reply.fields()), (422, vec!["data.orderId"]), "{}", reply.text);
+    assert!(reply.text.contains("OrderStatusChanged cannot follow from it on told"), "{}", reply.text);
+    assert!(process.broker.written().is_empty());
+}

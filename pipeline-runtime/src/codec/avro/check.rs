@@ -29,6 +29,7 @@ pub async fn check(pipeline: &OrderPipeline, schemas: &Schemas) -> Remarks {
         match schemas.text(&avro.schema_config_map_ref).and_then(parse) {
             Ok((own, text)) => {
                 examples(pipeline, &config, topic, &own, &mut remarks);
+                emissions(pipeline, &config, topic, &own, &mut remarks);
                 generated(&config, topic, &own, &mut remarks);
                 registry(&place, topic, avro, &text, &mut remarks).await;
             }
@@ -55,6 +56,27 @@ fn examples(pipeline: &OrderPipeline, config: &RuntimeConfig, topic: &Topic, own
             }),
         };
         remarks.mistakes.extend(message.map(|message| Mistake::new(format!("spec.events[{index}].example"), message)));
+    }
+}
+
+/// Of what is emitted there: what does not fit could not be written, and its event would become a dead letter.
+fn emissions(pipeline: &OrderPipeline, config: &RuntimeConfig, topic: &Topic, own: &Own, remarks: &mut Remarks) {
+    let Ok(contract) = Contract::unencrypted(config) else { return };
+    for (index, event) in pipeline.spec.events.iter().enumerate() {
+        let (Some(example), Some(known)) = (&event.example, contract.event(&event.name)) else { continue };
+        let decoded = Decoded { id: "example".into(), publish_time: Utc::now(), attributes: Object::new(), data: Json::from(&example.0) };
+        let read = known.config.topics.first().map_or("", String::as_str);
+        let emitted = known.emissions(&Message { topic: read, key: Some("example"), decoded: &decoded }).unwrap_or_default();
+        for (n, emission) in emitted.iter().enumerate().filter(|(_, emission)| *emission.topic == *topic.name) {
+            let Ok(mut data) = serde_json::from_str::<Json>(&emission.data) else { continue };
+            if let Err(unfit) = own.write(&mut data, &mut Vec::new()) {
+                let message = format!(
+                    "does not fit the Avro schema of topic {} on this event's example: {} {}",
+                    topic.name, unfit.path, unfit.message
+                );
+                remarks.mistakes.push(Mistake::new(format!("spec.events[{index}].emit[{n}]"), message));
+            }
+        }
     }
 }
 

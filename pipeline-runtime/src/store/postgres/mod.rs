@@ -35,6 +35,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// whole costs less, and keeps that plan while they grow, until someone analyses them.
 const BY_KEYS: &str = "SET enable_seqscan TO off; SET enable_hashjoin TO off; SET enable_mergejoin TO off; SET jit TO off";
 
+/// What was committed while a batch waited for a row must be seen by what it reads next, whatever the database has as its default.
+const EACH_STATEMENT_SEES_ALL: &str = "SET default_transaction_isolation TO 'read committed'";
+
 const ASKED_WHEN_IDLE: Duration = Duration::from_secs(5);
 const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -68,7 +71,7 @@ impl PostgresStore {
     pub async fn connect(url: &str, schema: &str, options: PostgresOptions) -> Result<PostgresStore, StoreError> {
         // The schema's tables only: a table of the same name elsewhere is never touched.
         let (tables, deadline) = (quoted(schema), options.deadline.as_millis());
-        let session = format!("SET search_path TO {tables}; SET statement_timeout TO {deadline}; {BY_KEYS}");
+        let session = format!("SET search_path TO {tables}; SET statement_timeout TO {deadline}; {EACH_STATEMENT_SEES_ALL}; {BY_KEYS}");
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections.max(1))
             .acquire_timeout(options.acquire)

@@ -41,10 +41,10 @@ async fn waiting(
     missing: &Missing<'_>,
 ) -> Result<Vec<(String, String, String, bool)>, StoreError> {
     let orders: Vec<&str> = missing.iter().filter(|(_, made)| made.is_some()).map(|(id, _)| *id).collect();
-    // Held, so that `tidy` does not hand out what takes effect now. Mostly none waits at all, and then none of the keys is looked for.
+    // Held, so that `tidy` does not hand out what takes effect now.
     sqlx::query_as(
         "SELECT event_id, order_id, change::text, refused IS NOT NULL OR handed_at IS NOT NULL FROM early_events \
-         WHERE EXISTS (SELECT FROM early_events) AND (order_id = ANY($1) OR event_id = ANY($2)) ORDER BY seq FOR UPDATE",
+         WHERE order_id = ANY($1) OR event_id = ANY($2) ORDER BY seq FOR UPDATE",
     )
     .bind(orders)
     .bind(events)
