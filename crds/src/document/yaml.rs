@@ -94,6 +94,10 @@ impl Node<'_> {
         E::custom(format!("{MARK}{message}"))
     }
 
+    fn too_long<T, E: Error>(&self, number: impl fmt::Display) -> Result<T, E> {
+        Err(self.refuse(&self.place, format!("{number} has more digits than a number keeps: write it as a text in quotes")))
+    }
+
     fn not_too_deep<E: Error>(&self) -> Result<(), E> {
         match self.depth {
             MAX_DEPTH.. => Err(self.refuse(&self.place, format!("nested deeper than {MAX_DEPTH} levels"))),
@@ -132,6 +136,12 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
     fn visit_u64<E: Error>(self, value: u64) -> Result<Json, E> {
         Ok(value.into())
+    }
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Json, E> {
+        self.too_long(value)
+    }
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Json, E> {
+        self.too_long(value)
     }
     fn visit_f64<E: Error>(self, value: f64) -> Result<Json, E> {
         /// Whole numbers up to here are the same as float and as integer.
@@ -173,6 +183,9 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 }
 
+/// YAML 1.1 puts the fields of another map in its place, and YAML 1.2 knows nothing of it.
+const MERGE: &str = "<<";
+
 /// A key of a map; refused while the reader still stands on its line.
 struct Key<'a> {
     node: &'a Node<'a>,
@@ -188,6 +201,10 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
 
 impl Key<'_> {
     fn new_one<E: Error>(&self, key: String) -> Result<String, E> {
+        if key == MERGE {
+            let message = "merge keys (<<) are not taken here, though kubectl takes them: write what is merged field by field";
+            return Err(self.node.refuse(&self.node.place, message.into()));
+        }
         match self.seen.contains_key(&key) {
             false => Ok(key),
             true => {
@@ -212,6 +229,12 @@ impl<'de> Visitor<'de> for Key<'_> {
     }
     fn visit_u64<E: Error>(self, key: u64) -> Result<String, E> {
         self.new_one(key.to_string())
+    }
+    fn visit_i128<E: Error>(self, key: i128) -> Result<String, E> {
+        self.node.too_long(key)
+    }
+    fn visit_u128<E: Error>(self, key: u128) -> Result<String, E> {
+        self.node.too_long(key)
     }
     fn visit_bool<E: Error>(self, key: bool) -> Result<String, E> {
         self.new_one(key.to_string())
@@ -260,6 +283,23 @@ mod tests {
         assert!(refusal(&" ".repeat(MAX_BYTES + 1)).contains("more than the 1048576"));
         assert_eq!(refusal("a:\n  b: !secret x\n"), "line 2: a.b: a YAML tag (!...) means nothing here: remove it");
         assert!(refusal("a: .inf").contains("line 1: a: inf is no number"));
+    }
+
+    #[test]
+    fn a_whole_number_that_no_number_keeps_is_refused_in_our_words() {
+        for number in ["18446744073709551616", "-9223372036854775809"] {
+            let meant = format!("line 2: a.b: {number} has more digits than a number keeps: write it as a text in quotes");
+            assert_eq!(refusal(&format!("a:\n  b: {number}\n")), meant);
+        }
+        assert!(refusal("18446744073709551616: a\n").contains("more digits than a number keeps"));
+        assert_eq!(parse("a: 18446744073709551615\n").unwrap(), vec![json!({"a": u64::MAX})]);
+    }
+
+    #[test]
+    fn a_merge_key_is_refused_with_what_to_write_instead() {
+        let text = "spec:\n  topics:\n  - &t {name: a, partitions: 1}\n  - <<: *t\n    name: b\n";
+        let meant = "merge keys (<<) are not taken here, though kubectl takes them: write what is merged field by field";
+        assert_eq!(refusal(text), format!("line 4: spec.topics[1]: {meant}"));
     }
 
     #[test]

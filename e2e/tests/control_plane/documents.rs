@@ -70,5 +70,16 @@ async fn columns_short_name_category_and_scale_are_there() -> Result<()> {
     assert!(place.kubectl(&["get", "orders"])?.contains("shop"));
     place.kubectl(&["scale", "op/shop", "--replicas=3"])?;
     place.until("Deployment", "shop-worker", "it follows the scale", |d| d["spec"]["replicas"] == 3).await?;
+    place.until("OrderPipeline", "shop", "its status follows", |p| p["status"]["worker"]["replicas"] == 3).await?;
+    // What a HorizontalPodAutoscaler reads.
+    let path = format!("/apis/orderpipeline.dev/v1alpha1/namespaces/{}/orderpipelines/shop/scale", place.namespace);
+    let scale: serde_json::Value = serde_json::from_str(&place.kubectl(&["get", "--raw", &path])?)?;
+    let selector = scale["status"]["selector"].as_str().unwrap_or_default();
+    assert_eq!(scale["status"]["replicas"], 3, "{scale}");
+    let pods = place.kubectl(&["get", "pods", "-o", "name", "-l", selector])?;
+    assert!(
+        !selector.is_empty() && pods.lines().count() == 3 && pods.lines().all(|pod| pod.starts_with("pod/shop-worker-")),
+        "{scale}\n{pods}"
+    );
     Ok(())
 }

@@ -196,7 +196,9 @@ async fn the_commands_of_the_examples_work_as_they_stand() {
     for (example, least) in [("quickstart", 4), ("orders", 5), ("two-brokers", 3)] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
         let laptop = Laptop::new(&std::fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
-        let _up = laptop.up_with(None).await;
+        let up = laptop.up_with(None).await;
+        let printed = up.printed();
+        assert!(printed.contains("key \"dev\", since API_KEY is neither set nor in .env"), "{printed}");
         let commands = curl_lines(&std::fs::read_to_string(folder.join("README.md")).unwrap());
         assert!(commands.len() >= least, "{commands:?}");
         for command in commands {

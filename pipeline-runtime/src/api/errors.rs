@@ -4,9 +4,12 @@ use super::call::RequestId;
 use crate::contract::Violation;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
 use crds::runtime_config::Dialect;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub const REQUEST_ID: &str = "x-request-id";
 const UNKNOWN_OUTCOME: &str = "outcome_unknown";
@@ -105,16 +108,42 @@ pub struct Answer {
     pub status: StatusCode,
     /// JSON text.
     pub body: Vec<u8>,
+    /// What it takes room of until it is written.
+    place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Answer {
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Answer, Problem> {
         match serde_json::to_vec(body) {
-            Ok(body) => Ok(Answer { status, body }),
+            Ok(body) => Ok(Answer { status, body, place: None }),
             Err(e) => {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the answer cannot be written as JSON: {e}")))
             }
         }
+    }
+
+    /// Keeps its place until the last byte of it is written, or nobody waits for it any more.
+    pub fn in_place(self, place: OwnedSemaphorePermit) -> Answer {
+        Answer { place: Some(Arc::new(place)), ..self }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self.place {
+            None => self.body.into(),
+            Some(place) => Bytes::from_owner(InPlace { body: self.body, _place: place }),
+        }
+    }
+}
+
+/// The place goes with the bytes, not with the stream of them: the server lets go of that as soon as it has begun to write.
+struct InPlace {
+    body: Vec<u8>,
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for InPlace {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }
 
@@ -133,8 +162,9 @@ struct ProblemBody<'a> {
 pub(super) fn respond(id: &RequestId, result: Result<Answer, Problem>) -> Response<Body> {
     let mut response = match result {
         Ok(answer) => {
-            let mut response = Response::new(Body::from(answer.body));
-            *response.status_mut() = answer.status;
+            let status = answer.status;
+            let mut response = Response::new(Body::from(answer.into_bytes()));
+            *response.status_mut() = status;
             response
         }
         Err(problem) => refuse(id, &problem),

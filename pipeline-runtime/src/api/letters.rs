@@ -12,6 +12,7 @@ use crate::broker::{Header, Outgoing, PublishError, Target};
 use crate::codec::attribute;
 use crate::publish::Publisher;
 use crate::store::{Content, Facts, Failed, FailedMessages, Filter};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -55,9 +56,10 @@ pub(super) async fn list(State(api): Shared, request: Request) -> Response {
     .await
 }
 
-pub(super) async fn show(State(api): Shared, Path(id): Path<String>, request: Request) -> Response {
+pub(super) async fn show(State(api): Shared, path: Result<Path<String>, PathRejection>, request: Request) -> Response {
     for_admins(api, request, async |call| {
-        let Ok(_place) = call.api.lists.try_acquire() else {
+        let id = id_of(path)?;
+        let Ok(place) = call.api.lists.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("overloaded", "too many dead letters are being read: ask again a little later", 1));
         };
         let found = strict::ask(letters(&call)?.show(&id)).await.map_err(|e| strict::away(&e))?;
@@ -65,9 +67,15 @@ pub(super) async fn show(State(api): Shared, Path(id): Path<String>, request: Re
         let mut whole = shown(&failed);
         whole["headers"] = content.headers.iter().map(|header| json!([&*header.name, readable(Some(&header.value))])).collect();
         whole["data"] = readable(content.data.as_ref());
-        Answer::json(StatusCode::OK, &whole)
+        Ok(Answer::json(StatusCode::OK, &whole)?.in_place(place))
     })
     .await
+}
+
+fn id_of(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(id) =
+        path.map_err(|e| Problem::bad_request("invalid_path", format!("the dead letter's id in the path cannot be read: {e}")))?;
+    Ok(id)
 }
 
 fn nobody(id: &str) -> Problem {

@@ -22,13 +22,13 @@ const PAGE_BYTES: u32 = 4 << 20;
 pub(super) async fn list(State(api): Shared, request: Request) -> Response {
     answer(api, request, async |call: Call| {
         let query = query_of(call.head.uri.query().unwrap_or_default())?;
-        let Ok(_place) = call.api.lists.try_acquire() else {
+        let Ok(place) = call.api.lists.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("overloaded", "too many lists of orders are being read: ask again a little later", 1));
         };
         let page = strict::ask(call.api.store.recent(&query)).await.map_err(|e| strict::away(&e))?;
         let next = next(&query, &page);
         let answer = Answer::json(StatusCode::OK, &List { count: page.orders.len(), next, orders: page.orders })?;
-        call.api.shown(answer, &call.principal)
+        Ok(call.api.shown(answer, &call.principal)?.in_place(place))
     })
     .await
 }

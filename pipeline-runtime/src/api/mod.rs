@@ -3,7 +3,7 @@
 //! `call` is the front door (request id, key, a place to work in), `body`, `json` and `query` read what was sent. `orders` (with `list`) and
 //! `cart` are the dialects: their routes, and what they answer. `write` makes an event of a body, `accept` brings it to the broker once,
 //! `idempotency` and `strict` know what was accepted before, `errors` is what an answer looks like, `counted` what is counted of it. `admin`
-//! and `letters` are for administrators, `health` and `server` serve every role. Nothing here knows a broker's or a database's kind.
+//! and `letters` are for administrators, `health` and `server` (with `taken`) serve every role. Nothing here knows a broker's or a database's kind.
 //!
 //! What a client can rely on:
 //! - 202 (in the cart dialect 201 and 200) is answered only when the broker has acknowledged; the answer to the same request is the same from
@@ -33,6 +33,7 @@ mod orders;
 mod query;
 pub mod server;
 mod strict;
+mod taken;
 mod write;
 
 pub use admin::Admin;
@@ -62,7 +63,7 @@ use tokio::sync::Semaphore;
 
 /// Requests that are worked on at once; beyond them: 503, at once.
 const PLACES: usize = 2000;
-/// Reads of many orders at once: each may hold a lot of memory.
+/// Reads of many orders at once, until their answers are written: each may hold a lot of memory.
 const LISTS: usize = 8;
 /// Topics that are read from their start to answer a request, at once.
 const SCANS: usize = 1;
@@ -82,7 +83,7 @@ pub struct ApiState {
     recent: Arc<idempotency::Recent>,
     places: Arc<Semaphore>,
     budget: body::Budget,
-    lists: Semaphore,
+    lists: Arc<Semaphore>,
     scans: Semaphore,
     /// The routes are made for it at the start.
     dialect: Dialect,
@@ -156,7 +157,7 @@ impl ApiState {
             recent,
             places: Arc::new(Semaphore::new(PLACES)),
             budget: body::Budget::new(),
-            lists: Semaphore::new(LISTS),
+            lists: Arc::new(Semaphore::new(LISTS)),
             scans: Semaphore::new(SCANS),
             dialect,
             counted,

@@ -1,5 +1,6 @@
-//! The HTTP server: how many connections, how long each may take over its headers, and how it ends.
+//! The HTTP server: how many connections, how long each may take over its headers and may leave its answer, and how it ends.
 
+use super::taken::TakenWithin;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,13 +18,24 @@ pub struct Limits {
     pub connections: usize,
     /// From the first moment that a request may come to the end of its headers: also how long an idle connection is kept.
     pub headers_within: Duration,
+    /// How long nothing of an answer may be taken before its connection is given up. The kernel lets a writer go on when a third of what it
+    /// keeps for a connection is free: a part of that size is what has to be taken.
+    pub taken_within: Duration,
+    /// Whether further requests may come on a connection. Where places are few, whoever asks now and then would keep one for ever.
+    pub keep_alive: bool,
     /// How long requests may take to end after the server was told to.
     pub grace: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { connections: 4000, headers_within: Duration::from_secs(10), grace: Duration::from_secs(15) }
+        Limits {
+            connections: 4000,
+            headers_within: Duration::from_secs(10),
+            taken_within: Duration::from_secs(20),
+            keep_alive: true,
+            grace: Duration::from_secs(15),
+        }
     }
 }
 
@@ -33,12 +45,13 @@ const READ_BUFFER: usize = 16 * 1024;
 /// Serves until `shutdown` ends; then accepts nobody, lets what is in flight end, and returns how many connections had to be cut off.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) -> usize {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.headers_within).max_buf_size(READ_BUFFER).keep_alive(true);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.headers_within).max_buf_size(READ_BUFFER).keep_alive(limits.keep_alive);
     let room = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let accepting = async {
         loop {
             let (stream, place) = accept(&listener, &room).await;
+            let stream = TakenWithin::new(stream, limits.taken_within);
             let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
             let watched = graceful.watch(connection);
             tokio::spawn(async move {

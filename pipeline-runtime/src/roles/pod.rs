@@ -286,7 +286,9 @@ impl Pod {
         tokio::spawn(health.clone().watch(publisher.clone(), None, health::EVERY));
         let routes: Router = health::router(health, self.carried.metrics.clone());
         tokio::spawn(async move {
-            serve(listener, routes, Limits { connections: 64, ..Limits::default() }, std::future::pending()).await;
+            // One question for each connection: nobody has a place for longer than it takes to ask and to be answered.
+            let limits = Limits { connections: 64, keep_alive: false, ..Limits::default() };
+            serve(listener, routes, limits, std::future::pending()).await;
         })
     }
 }

@@ -96,6 +96,16 @@ async fn they_are_listed_the_newest_first_and_shown_whole() {
 }
 
 #[tokio::test]
+async fn a_path_that_cannot_be_read_is_refused_as_everything_is_and_only_to_administrators() {
+    let (process, _) = with_letters(&[]).await;
+    let path = "/admin/dead-letters/%FF";
+    assert_eq!(process.get(path).await.status, 401, "whoever has no key learns nothing");
+    let reply = get(&process, path).await;
+    assert_eq!((reply.status, &reply.json["error"]), (400, &json!("invalid_path")), "{}", reply.text);
+    assert_eq!(process.api.lists.available_permits(), LISTS);
+}
+
+#[tokio::test]
 async fn a_replay_is_the_message_again_and_says_where_it_lay_first() {
     let (process, store) = with_letters(&[letter(1)]).await;
     let id = letter(1).facts.id;

@@ -41,6 +41,23 @@ async fn recent_orders_are_bounded_and_of_one_tenant_if_asked() {
 }
 
 #[tokio::test]
+async fn a_list_has_its_place_for_as_long_as_its_answer_lies_here() {
+    let process = process();
+    process.store.orders.lock().unwrap().push(stored("o-1", "t-1"));
+    let list = async || process.router.clone().oneshot(request("GET", "/orders", Body::empty())).await.unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..LISTS {
+        unread.push(list().await);
+    }
+    assert!(unread.iter().all(|answer| answer.status() == 200));
+    let reply = process.get("/orders").await;
+    assert_eq!((reply.status, &reply.json["error"]), (503, &json!("overloaded")), "{}", reply.text);
+    unread.pop();
+    assert_eq!(process.get("/orders").await.status, 200, "one is gone, and its place is free");
+    assert_eq!(process.api.lists.available_permits(), 1);
+}
+
+#[tokio::test]
 async fn a_page_holds_a_few_mebibytes_and_says_where_the_next_one_is() {
     let process = process();
     let large = |id: &str| Order { items: Some(RawJson(format!("[\"{}\"]", "x".repeat(1 << 20)))), ..stored(id, "a&b") };

@@ -1,6 +1,7 @@
 //! Over a real connection.
 
 use super::*;
+use errors::{Answer, respond};
 use fakes::Fault;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,6 +124,65 @@ async fn who_takes_too_long_over_the_headers_is_disconnected() {
     // Ends: the server has closed the connection.
     let _ = stream.read_to_end(&mut rest).await;
     assert!(!String::from_utf8_lossy(&rest).contains("202"));
+}
+
+/// The API with an answer in it that no kernel keeps whole for a client, and the one place for it.
+fn with_large_answer() -> (Router, Arc<Semaphore>) {
+    let room = Arc::new(Semaphore::new(1));
+    let places = room.clone();
+    let large = move || async move {
+        let place = places.try_acquire_owned().unwrap();
+        respond(&RequestId::random(), Answer::json(StatusCode::OK, &"x".repeat(32 << 20)).map(|answer| answer.in_place(place)))
+    };
+    (process().router.route("/large", get(large)), room)
+}
+
+/// A client that has seen the beginning of the large answer, and nothing else of it.
+async fn begun(server: &Server) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    stream
+}
+
+async fn health(server: &Server) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+    let (head, _) = answer_of(&mut stream).await;
+    (stream, head)
+}
+
+#[tokio::test]
+async fn who_never_reads_is_disconnected_and_its_places_are_free_again() {
+    let (router, room) = with_large_answer();
+    let limits = Limits { connections: 1, taken_within: Duration::from_millis(50), ..Limits::default() };
+    let server = start(router, limits).await;
+    let _unread = begun(&server).await;
+    let (_, head) = tokio::time::timeout(Duration::from_secs(10), health(&server)).await.expect("it is still waited for");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(room.available_permits(), 1, "and nothing of its answer is kept");
+}
+
+#[tokio::test]
+async fn an_answer_has_its_place_until_it_is_taken_whole() {
+    let (router, room) = with_large_answer();
+    let server = start(router, Limits::default()).await;
+    let mut stream = begun(&server).await;
+    assert_eq!(room.available_permits(), 0, "most of it still lies here");
+    tokio::io::copy(&mut (&mut stream).take(32 << 20), &mut tokio::io::sink()).await.unwrap();
+    // The last bytes are the kernel's: the connection itself stays.
+    let back = tokio::time::timeout(Duration::from_secs(10), room.acquire()).await;
+    assert!(back.is_ok(), "it was taken, and its place is not given back");
+}
+
+#[tokio::test]
+async fn where_places_are_few_nobody_keeps_one_between_two_questions() {
+    let server = start(process().router, Limits { connections: 1, keep_alive: false, ..Limits::default() }).await;
+    let (_kept, first) = health(&server).await;
+    let second = tokio::time::timeout(Duration::from_secs(5), health(&server)).await.expect("the first has the only place");
+    assert!(first.contains("connection: close") && second.1.starts_with("HTTP/1.1 200"), "{first}\n{}", second.1);
 }
 
 #[tokio::test]
