@@ -56,7 +56,7 @@ pub struct UpFlags {
 
 pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let stop = told_to_stop()?.subscribe();
-    let environment = Environment::here(Path::new("."));
+    let environment = Environment::here(Path::new(".")).map_err(anyhow::Error::msg)?;
     // As the built-in parts stand for those of the document, what overrides these does not matter either; a collector is a real one.
     let (purpose, overriding) =
         if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, environment.of_telemetry()) };
