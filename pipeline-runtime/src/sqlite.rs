@@ -5,16 +5,19 @@
 
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How long a connection waits for a lock that somebody outside this process holds, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 /// The write-ahead log is cut back to this size, in bytes, once it has been larger.
 const LOG_SIZE: &str = "67108864";
+/// How often it is looked whether the file is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -40,7 +43,57 @@ pub struct Database {
     pub writer: SqlitePool,
     /// Connections that cannot write. In memory it is the writer's pool: whoever holds the writer must not wait for a reader.
     pub readers: SqlitePool,
-    _lock: Option<Arc<File>>,
+    /// None: in memory.
+    file: Option<Arc<OwnFile>>,
+}
+
+/// The database's file and the lock beside it, as they were opened. Both can be deleted under a process that has them open: it would go
+/// on writing to what nobody can read any more, and a second process would find neither file nor lock.
+#[derive(Debug)]
+struct OwnFile {
+    opened: [(PathBuf, FileId); 2],
+    /// When it was last looked, and the one that was not there.
+    seen: Mutex<Option<(Instant, Option<PathBuf>)>>,
+    _lock: File,
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(facts: &Metadata) -> FileId {
+        FileId(facts.dev(), facts.ino())
+    }
+}
+
+impl OwnFile {
+    fn new(path: &Path, lock: File) -> std::io::Result<OwnFile> {
+        let opened = [(path.into(), FileId::of(&path.metadata()?)), (lock_of(path), FileId::of(&lock.metadata()?))];
+        Ok(OwnFile { opened, seen: Mutex::default(), _lock: lock })
+    }
+
+    /// The one in whose place there is nothing any more, or another one. Where it cannot be looked it is taken to be there.
+    fn missing(&self) -> Option<PathBuf> {
+        let gone = |(path, id): &&(PathBuf, FileId)| match path.metadata() {
+            Ok(facts) => FileId::of(&facts) != *id,
+            Err(error) => matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
+        };
+        self.opened.iter().find(gone).map(|(path, _)| path.clone())
+    }
+
+    /// As it was when it was last looked, which is not long ago.
+    fn missing_lately(&self) -> Option<PathBuf> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*seen {
+            Some((at, missing)) if at.elapsed() < LOOK => missing.clone(),
+            _ => {
+                let missing = self.missing();
+                *seen = Some((Instant::now(), missing.clone()));
+                missing
+            }
+        }
+    }
 }
 
 impl Database {
@@ -59,13 +112,24 @@ impl Database {
         // The writer comes first: it makes the file and sets the journal mode, which readers cannot.
         let writer = only_between_transactions(pool(1)).connect_with(options.clone()).await.map_err(failed)?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "true")).await.map_err(failed)?;
-        Ok(Database { writer, readers, _lock: Some(Arc::new(lock)) })
+        let file = OwnFile::new(path, lock).map_err(|reason| failed(reason.into()))?;
+        Ok(Database { writer, readers, file: Some(Arc::new(file)) })
     }
 
     async fn memory() -> Result<Database, OpenError> {
         let failed = |reason| OpenError::Open { place: "in memory".into(), reason };
         let writer = pool(1).connect_with(options().filename(":memory:")).await.map_err(failed)?;
-        Ok(Database { readers: writer.clone(), writer, _lock: None })
+        Ok(Database { readers: writer.clone(), writer, file: None })
+    }
+
+    /// Why nothing that is written from now on will be found again, if so. It costs little to ask: it is looked once a second at most.
+    pub fn gone(&self) -> Option<String> {
+        let missing = self.file.as_ref()?.missing_lately()?;
+        Some(format!(
+            "its file {} was deleted or replaced while it was in use, so that what is written now would be lost: end this process and \
+             start it again",
+            missing.display()
+        ))
     }
 
     /// Ends all connections, the log folded into the file.
@@ -81,9 +145,7 @@ pub fn lock(path: &Path) -> Result<File, OpenError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(|reason| OpenError::Create { path: directory.into(), reason })?;
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
+    let name = lock_of(path);
     let failed = |reason| OpenError::Create { path: name.clone(), reason };
     let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
     match file.try_lock() {
@@ -91,6 +153,13 @@ pub fn lock(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
         Err(TryLockError::Error(reason)) => Err(failed(reason)),
     }
+}
+
+/// The file that stands for the right to use another one.
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
 }
 
 fn options() -> SqliteConnectOptions {
@@ -165,6 +234,25 @@ mod tests {
         database.close().await;
         drop(database);
         assert_eq!(write_then_read(&Database::open(&place).await.unwrap()).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_deleted_or_replaced_is_gone_and_one_that_comes_back_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside) = (directory.path().join("state.db"), directory.path().join("aside"));
+        let database = Database::open(&Place::File(path.clone())).await.unwrap();
+        let file = database.file.as_ref().unwrap();
+        for own in [path.clone(), lock_of(&path)] {
+            assert_eq!(file.missing(), None);
+            std::fs::rename(&own, &aside).unwrap();
+            assert_eq!(file.missing(), Some(own.clone()));
+            std::fs::write(&own, "another one").unwrap();
+            assert_eq!(file.missing(), Some(own.clone()));
+            std::fs::rename(&aside, &own).unwrap();
+        }
+        std::fs::remove_dir_all(directory.path()).unwrap();
+        assert!(database.gone().unwrap().contains("state.db was deleted"));
+        assert_eq!(Database::open(&Place::Memory).await.unwrap().gone(), None);
     }
 
     #[tokio::test]

@@ -75,6 +75,11 @@ pub fn accept_for(object: &Json, purpose: Purpose) -> Result<OrderPipeline, Vec<
     }
 }
 
+/// What the schema does not allow of a text at this place, such as `spec.topics[].name`.
+pub(crate) fn misfit(place: &str, text: &str) -> Vec<Mistake> {
+    structure::misfit(place, &Json::from(text))
+}
+
 /// Whether a place is another one or lies below it.
 fn lies_in(place: &str, outer: &str) -> bool {
     place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

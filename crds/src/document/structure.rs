@@ -98,6 +98,17 @@ pub(super) fn check(object: &Json, mistakes: &mut Vec<Mistake>) -> Cleaned {
     Cleaned { object, replaced: walk.replaced }
 }
 
+/// What is wrong with a value that would stand at this place, `[]` for an entry of a list.
+pub(super) fn misfit(place: &str, value: &Json) -> Vec<Mistake> {
+    let schema = place.split('.').skip(1).fold(&*SPEC, |schema, name| {
+        let property = &schema["properties"][name.trim_end_matches("[]")];
+        if name.ends_with("[]") { &property["items"] } else { property }
+    });
+    let mut mistakes = Vec::new();
+    Walk { mistakes: &mut mistakes, replaced: Vec::new() }.value(schema, place, value);
+    mistakes
+}
+
 struct Walk<'a> {
     mistakes: &'a mut Vec<Mistake>,
     replaced: Vec<String>,

@@ -21,8 +21,8 @@ pub mod workload;
 
 pub use api::*;
 pub use backend::*;
-pub use check::check;
 pub(crate) use check::check_meaning;
+pub use check::{check, misfit};
 pub use event::*;
 pub use generator::*;
 pub use pii::*;

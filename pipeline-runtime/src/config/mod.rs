@@ -1,5 +1,6 @@
 //! From files, environment and flags to one [`RuntimeConfig`], and to the secrets that it names.
 
+mod env_file;
 mod environment;
 mod follow;
 #[cfg(test)]
@@ -9,7 +10,8 @@ mod schemas;
 mod secrets;
 mod source;
 
-pub use environment::{ENV_FILE, Environment};
+pub use env_file::ENV_FILE;
+pub use environment::Environment;
 pub use follow::follow;
 pub use schemas::Schemas;
 pub use secrets::{SecretError, Secrets, entries};

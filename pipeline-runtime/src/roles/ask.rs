@@ -27,7 +27,7 @@ pub struct SwitchFlags {
 }
 
 pub async fn run(flags: SwitchFlags) -> anyhow::Result<()> {
-    let asker = Asker::new(&flags.url, &Environment::here(Path::new(".")))?;
+    let asker = Asker::new(&flags.url, &Environment::here(Path::new(".")).map_err(anyhow::Error::msg)?)?;
     let path = "/admin/backend-mode";
     let until = Instant::now() + Duration::from_secs(flags.wait);
     let asked = asker.post(path, &json!({"backend": flags.backend})).await?;

@@ -102,7 +102,7 @@ fn time(flag: &str, text: &str, now: DateTime<Utc>) -> anyhow::Result<String> {
 }
 
 pub async fn run(flags: LetterFlags) -> anyhow::Result<()> {
-    let asker = Asker::new(&flags.url, &Environment::here(Path::new(".")))?;
+    let asker = Asker::new(&flags.url, &Environment::here(Path::new(".")).map_err(anyhow::Error::msg)?)?;
     match flags.what {
         What::List { which, replayed, open, limit, below } => {
             let mut asked = which.fields(Utc::now())?;

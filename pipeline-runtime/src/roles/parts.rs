@@ -100,6 +100,10 @@ pub fn keys(
     let key = key.with_context(|| {
         format!("no API keys: the Secret {} is not mounted at {} and API_KEY is not set", secret.name, folder.display())
     })?;
+    anyhow::ensure!(
+        key.trim() == key && key.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
+        "API_KEY cannot be sent in a header of HTTP: choose letters, digits and signs of ASCII, and no space at its beginning or end"
+    );
     Ok(Arc::new(ArcSwap::from_pointee(api::Keys::new([(ENVIRONMENT_PRINCIPAL, key)])?)))
 }
 
@@ -225,6 +229,19 @@ spec:
 
     fn three(topics: &str, writes: &str, reads: &str) -> (String, String, String) {
         (topics.into(), writes.into(), reads.into())
+    }
+
+    #[tokio::test]
+    async fn a_key_that_no_request_could_carry_is_refused_at_the_start() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let keys = |key: &str| {
+            let secrets = Secrets::new(nowhere.path(), crate::config::Environment::of([("API_KEY", key)]));
+            super::keys(&SecretRef { name: "api-keys".into() }, &secrets, None, &mut Beside::new()).map_err(|error| error.to_string())
+        };
+        for key in [" three", "three ", "th\tree", "three\r", "drei\u{df}ig"] {
+            assert!(keys(key).unwrap_err().contains("API_KEY cannot be sent"), "{key:?}");
+        }
+        assert!(keys("th \"r#e'e").unwrap().load().principal(b"th \"r#e'e").is_some());
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct PodFlags {
 /// Runs a role until SIGTERM.
 pub async fn run(role: Role, flags: PodFlags) -> anyhow::Result<()> {
     let (stop, started) = (told_to_stop()?, chrono::Utc::now());
-    let environment = Environment::here(Path::new("."));
+    let environment = Environment::here(Path::new(".")).map_err(anyhow::Error::msg)?;
     let schemas = Schemas::new(&flags.schemas, &flags.config);
     let source = Source { file: flags.config, purpose: Purpose::Deploy, environment: environment.clone() };
     let (config, said) = source.read().map_err(anyhow::Error::msg)?;

@@ -56,7 +56,7 @@ pub struct UpFlags {
 
 pub async fn run(flags: UpFlags) -> anyhow::Result<()> {
     let stop = told_to_stop()?.subscribe();
-    let environment = Environment::here(Path::new("."));
+    let environment = Environment::here(Path::new(".")).map_err(anyhow::Error::msg)?;
     // As the built-in parts stand for those of the document, what overrides these does not matter either; a collector is a real one.
     let (purpose, overriding) =
         if flags.live { (Purpose::Deploy, environment.clone()) } else { (Purpose::Embedded, environment.of_telemetry()) };
@@ -120,6 +120,8 @@ pub struct Grounds {
     /// For people: where messages and orders are.
     pub broker_is: String,
     pub store_is: String,
+    /// Whether the orders outlive the process.
+    pub keeps: bool,
     /// The built-in database and its brokers, to be closed at the end.
     database: Option<(Database, Vec<Arc<EmbeddedBroker>>)>,
 }
@@ -155,6 +157,7 @@ impl Grounds {
         Ok(Grounds {
             broker_is: format!("built in, in the place of backend {writing} ({})", file.display()),
             store_is: format!("{stands_for} ({})", file.display()),
+            keeps: true,
             broker: brokers.get(&writing).map_err(anyhow::Error::msg)?,
             brokers,
             kept,
@@ -177,6 +180,7 @@ impl Grounds {
                 StoreConfig::Postgres { url, schema } => format!("PostgreSQL of secret {}/{}, schema {schema}", url.name, url.key),
                 StoreConfig::Memory { .. } => "in memory: gone when this process ends".into(),
             },
+            keeps: matches!(config.store, StoreConfig::Postgres { .. }),
             broker: brokers.get(&writing).map_err(anyhow::Error::msg)?,
             brokers,
             kept,
@@ -476,6 +480,34 @@ spec:
         for (from, to) in [("{name: more}", "{name: other}"), (", {name: more}", ""), ("topics: [orders]", "topics: [orders, more]")] {
             assert_eq!(stays_what_it_is(&config("", ""), &config(from, to)), Ok(()));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_where_the_orders_outlive_the_process_it_is_said_that_the_next_one_goes_on() {
+        const DOCUMENT: &str = "
+apiVersion: orderpipeline.dev/v1alpha1
+kind: OrderPipeline
+metadata: {name: shop}
+spec:
+  backends: [{name: kafka, kafka: {bootstrapServers: '127.0.0.1:1'}}]
+  topics: [{name: orders}]
+  events: [{name: OrderCreated}]
+  worker: {}
+  store: {memory: {}}
+";
+        let data = tempfile::tempdir().unwrap();
+        let flags = UpFlags { file: "pipeline.yaml".into(), port: 0, data: Some(data.path().into()), live: true };
+        let config = crds::resolve(&crds::document::read(DOCUMENT).unwrap());
+        let said = |place: &Grounds| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            greeting::greeting(&config, place, address, &Key::Dev, "", "{}").unwrap()
+        };
+        let secrets = Secrets::new(data.path(), Environment::default());
+        let mut beside = Beside::new();
+        let forgets = said(&Grounds::live(&config, &flags, &secrets, &mut beside).await.unwrap());
+        assert!(forgets.contains("gone when this process ends") && !forgets.contains("goes on where it stopped"), "{forgets}");
+        let keeps = said(&Grounds::built_in(&config, &flags).await.unwrap());
+        assert!(keeps.contains("goes on where it stopped"), "{keeps}");
     }
 
     #[test]

@@ -9,19 +9,23 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
     let worker = spec.worker.as_ref();
     let callback = worker.and_then(|worker| Some(worker.callback.as_ref()?.url.as_str()));
     let alert = worker.and_then(|worker| worker.dead_letters.as_ref()?.alert.as_ref()?.url.as_deref());
-    let collector = spec.telemetry.as_ref().and_then(|telemetry| Some(telemetry.otlp.as_ref()?.endpoint.as_str()));
+    let endpoint = spec.telemetry.as_ref().and_then(|telemetry| Some(telemetry.otlp.as_ref()?.endpoint.as_str()));
     for (place, address, such_as) in [
         ("spec.worker.callback.url", callback, "http://shipping/orders"),
         ("spec.worker.deadLetters.alert.url", alert, "http://alerts/orders"),
-        ("spec.telemetry.otlp.endpoint", collector, "http://collector:4318"),
     ] {
         address.into_iter().for_each(|address| one(place, address, such_as, found));
     }
+    endpoint.into_iter().for_each(|endpoint| collector(endpoint, found));
     for (index, topic) in spec.topics.iter().enumerate() {
         if let Some(avro) = topic.codec.as_ref().and_then(|codec| codec.avro.as_ref()) {
             one(&format!("spec.topics[{index}].codec.avro.registry.url"), &avro.registry.url, "http://registry:8081", found);
         }
     }
+}
+
+pub(super) fn collector(endpoint: &str, found: &mut Found) {
+    one("spec.telemetry.otlp.endpoint", endpoint, "http://collector:4318", found);
 }
 
 fn one(place: &str, address: &str, such_as: &str, found: &mut Found) {

@@ -39,7 +39,7 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
     }
 }
 
-fn bootstrap_servers(place: &str, servers: &str, found: &mut Found) {
+pub(super) fn bootstrap_servers(place: &str, servers: &str, found: &mut Found) {
     for server in servers.split(',').map(str::trim) {
         let good = server.rsplit_once(':').is_some_and(|(host, port)| {
             let bracketed = host.starts_with('[') && host.ends_with(']');

@@ -48,6 +48,20 @@ pub(crate) fn check_meaning(pipeline: &OrderPipeline, purpose: Purpose) -> Vec<M
     found.0
 }
 
+/// What is wrong with a text that would stand at this place of a document, `[]` for an entry of a list, for whoever sets it in another
+/// way. What is wrong with it beside other places is not looked for.
+pub fn misfit(place: &str, text: &str) -> Option<String> {
+    let mut found = Found(document::misfit(place, text));
+    match place {
+        _ if !found.0.is_empty() => {}
+        "spec.backends[].kafka.bootstrapServers" => backends::bootstrap_servers(place, text, &mut found),
+        "spec.worker.batch.pollInterval" => roles::poll_interval(&text.into(), &mut found),
+        "spec.telemetry.otlp.endpoint" => addresses::collector(text, &mut found),
+        _ => {}
+    }
+    found.0.into_iter().next().map(|mistake| mistake.message)
+}
+
 #[derive(Default)]
 struct Found(Vec<Mistake>);
 

@@ -76,8 +76,12 @@ fn effect(spec: &OrderPipelineSpec, name: &str) -> Option<Effect> {
     Some(spec.effect_of(index, &spec.events[index]))
 }
 
+pub(super) fn poll_interval(interval: &GoDuration, found: &mut Found) {
+    found.duration("spec.worker.batch.pollInterval", interval, MINUTE);
+}
+
 fn worker(worker: &Worker, found: &mut Found) {
-    found.duration("spec.worker.batch.pollInterval", &worker.batch.poll_interval, MINUTE);
+    poll_interval(&worker.batch.poll_interval, found);
     found.duration("spec.worker.deadline", &worker.deadline, HOUR);
     let retry = &worker.retry;
     found.duration("spec.worker.retry.base", &retry.base, HOUR);

@@ -378,3 +378,27 @@ fn what_kubectl_would_read_differently_is_refused() {
     let found = mistakes(&SOUND.replace("customerId: c1", "customerId: no"));
     assert_eq!(found, ["kubectl reads no as false: write \"no\" in quotes, or false"]);
 }
+
+#[test]
+fn a_text_from_elsewhere_is_held_to_what_its_place_in_a_document_allows() {
+    let misfit = |place: &str, text: &str| crate::pipeline::misfit(place, text).unwrap_or_default();
+    for (place, text) in [
+        ("spec.topics[].name", "orders.v2"),
+        ("spec.worker.group", "shop"),
+        ("spec.worker.batch.pollInterval", "1m"),
+        ("spec.backends[].kafka.bootstrapServers", "a:9092, [::1]:9092"),
+        ("spec.backends[].kafka.auth.scramSha512.username", "shop"),
+        ("spec.telemetry.otlp.endpoint", "http://collector:4318"),
+    ] {
+        assert_eq!(misfit(place, text), "", "{place}");
+    }
+    assert!(misfit("spec.topics[].name", "a b").contains("begins and ends with a letter or digit, but is"));
+    assert_eq!(misfit("spec.topics[].name", &"x".repeat(201)), "has 201 characters, at most 200 are allowed");
+    assert_eq!(misfit("spec.worker.group", ""), "must not be empty");
+    assert_eq!(misfit("spec.worker.batch.pollInterval", "0s"), "must be longer than 0");
+    assert_eq!(misfit("spec.worker.batch.pollInterval", "61s"), "must be at most 60s, but is 61s");
+    assert!(misfit("spec.worker.batch.pollInterval", "soon").starts_with("must be a duration"));
+    assert!(misfit("spec.backends[].kafka.bootstrapServers", "a:9092,b").contains("holds \"b\""));
+    assert!(misfit("spec.telemetry.otlp.endpoint", "collector:4318").starts_with("must "));
+    assert!(!misfit("spec.topics[].nowhere", "x").is_empty(), "a place that is none allows nothing");
+}

@@ -141,9 +141,12 @@ impl Core {
         self.published.notify_waiters();
     }
 
-    /// Err while the broker plays dead.
+    /// Err while the broker plays dead, and once the database's file is gone.
     pub fn up(&self) -> Result<(), BrokerError> {
-        if self.down.load(Ordering::SeqCst) { Err(self.unreachable("it has been switched off")) } else { Ok(()) }
+        if self.down.load(Ordering::SeqCst) {
+            return Err(self.unreachable("it has been switched off"));
+        }
+        self.database.gone().map_or(Ok(()), |why| Err(self.unreachable(why)))
     }
 
     pub fn unreachable(&self, reason: impl ToString) -> BrokerError {

@@ -145,6 +145,9 @@ impl Store for SqliteStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
+        if let Some(why) = self.database.gone() {
+            return Err(StoreError::Away(why));
+        }
         let asked = sqlx::query("SELECT 1").execute(&self.database.readers);
         within(async { asked.await.map(drop).map_err(|e| failed("asking SQLite", e)) }).await
     }

@@ -48,6 +48,28 @@ async fn a_full_disk_refuses_and_heals_without_a_gap() {
 }
 
 #[tokio::test]
+async fn once_its_folder_was_deleted_nothing_is_taken_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let (embedded, _) = with_topic(&Place::File(directory.path().join("state.db")), 1).await;
+    publish(&embedded, to_t(0, "before")).await.unwrap();
+    embedded.connected().await.unwrap();
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    let noticed = async {
+        while !embedded.known_down() {
+            tokio::time::sleep(SOON).await;
+        }
+    };
+    timeout(Duration::from_secs(30), noticed).await.unwrap();
+    let refused = publish(&embedded, to_t(0, "nobody would find it again")).await.unwrap_err();
+    assert!(
+        matches!(&refused, PublishError::Refused { retriable: true, reason } if reason.contains("state.db was deleted")),
+        "{refused:?}"
+    );
+    let told = embedded.connected().await.unwrap_err().to_string();
+    assert!(told.contains("start it again"), "{told}");
+}
+
+#[tokio::test]
 async fn a_flush_that_comes_to_its_deadline_leaves_nothing_in_flight() {
     let directory = tempfile::tempdir().unwrap();
     let (embedded, _) = with_topic(&Place::File(directory.path().join("state.db")), 1).await;
