@@ -112,8 +112,10 @@ mod tests {
     async fn who_has_taken_all_may_rest_for_long_before_the_next_answer() {
         let (mut ours, mut theirs) = stream();
         for _ in 0..3 {
-            let (written, read) = tokio::join!(ours.write_all(ANSWER), theirs.read_exact(&mut [0; 1000]));
-            (written.unwrap(), read.unwrap());
+            let mut taken = [0; 1000];
+            let (written, read) = tokio::join!(ours.write_all(ANSWER), theirs.read_exact(&mut taken));
+            written.unwrap();
+            assert_eq!(read.unwrap(), ANSWER.len());
             tokio::time::sleep(WITHIN * 3).await;
         }
     }

@@ -1,7 +1,6 @@
 //! Over a real connection.
 
 use super::*;
-use errors::{Answer, respond};
 use fakes::Fault;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
