@@ -48,7 +48,8 @@ impl ControlPlane {
 
     /// Writes the kubeconfig of a ServiceAccount, with a token of its own.
     pub fn kubeconfig_for(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
-        self.kubeconfig_with(&format!("{namespace}-{service_account}"), &["create", "token", service_account, "-n", namespace])
+        let make_token = ["create", "token", service_account, "-n", namespace, OUTLIVES_ALL];
+        self.kubeconfig_with(&format!("{namespace}-{service_account}"), &make_token)
     }
 
     /// Writes a kubeconfig with the token that kubectl makes by these words.
@@ -129,6 +130,9 @@ impl ControlPlane {
     }
 }
 
+/// A token is good for an hour where nobody says more, and nobody renews it here: a long run would end with it.
+const OUTLIVES_ALL: &str = "--duration=24h";
+
 /// Makes the tokens of pods.
 #[derive(Clone)]
 pub struct Binder {
@@ -148,7 +152,7 @@ impl Binder {
     pub fn kubeconfig_of_pod(&self, admin: &Path, namespace: &str, account: &str, pod: &str) -> Result<PathBuf> {
         let mut command = Command::new(&self.program);
         command.arg("kubectl").arg("--kubeconfig").arg(admin).arg("--cache-dir").arg(self.room.path().join("kubectl"));
-        command.args(["create", "token", account, "-n", namespace, "--bound-object-kind", "Pod", "--bound-object-name", pod]);
+        command.args(["create", "token", account, "-n", namespace, OUTLIVES_ALL, "--bound-object-kind", "Pod", "--bound-object-name", pod]);
         let out = command.output().context("running kubectl")?;
         ensure!(out.status.success(), "a token for {pod}: {}", String::from_utf8_lossy(&out.stderr).trim());
         let mut config: Json = serde_yaml::from_str(&std::fs::read_to_string(admin)?)?;

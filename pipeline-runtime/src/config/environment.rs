@@ -205,6 +205,7 @@ apiVersion: orderpipeline.dev/v1alpha1
 kind: OrderPipeline
 metadata: {name: shop}
 spec:
+  backend: blue
   backends: [{name: blue, kafka: {bootstrapServers: 'blue:9092'}}, {name: green, kafka: {bootstrapServers: 'green:9092'}}]
   topics: [{name: orders}]
   events: [{name: OrderCreated}]

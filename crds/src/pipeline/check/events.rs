@@ -208,19 +208,19 @@ fn takes(all: &[EventConfig], index: usize, emit: &Emit) -> bool {
         }
 }
 
-/// An event that emits itself, directly or over others, would never come to rest. Only what is certain.
+/// An event that emits itself, directly or over others, would never come to rest. Only what is certain, and told of the first of them.
 fn emits_itself(place: &str, index: usize, all: &[EventConfig], found: &mut Found) {
     let config = &all[index];
     let follows = |event: &EventConfig| -> Vec<usize> {
-        (0..all.len()).filter(|&index| event.emit.iter().any(|emit| takes(all, index, emit))).collect()
+        (index..all.len()).filter(|&next| event.emit.iter().any(|emit| takes(all, next, emit))).collect()
     };
-    for (index, emit) in config.emit.iter().enumerate() {
+    for (n, emit) in config.emit.iter().enumerate() {
         let first = EventConfig { emit: vec![emit.clone()], ..config.clone() };
         let (mut waiting, mut seen) = (follows(&first), Vec::new());
         while let Some(next) = waiting.pop() {
             if all[next].name == config.name {
                 let message = format!("{} would be emitted again by what it emits, for ever", config.name);
-                found.add(at(&below(place, "emit"), index), message);
+                found.add(at(&below(place, "emit"), n), message);
                 break;
             }
             if !seen.contains(&next) {

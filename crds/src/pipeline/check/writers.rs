@@ -53,11 +53,10 @@ fn is_read(spec: &OrderPipelineSpec, event: &Written, found: &mut Found) {
 fn named_as_the_api_does(spec: &OrderPipelineSpec, event: &Written, found: &mut Found) {
     let place = at("spec.events", event.index);
     if event.config.order.id.trim() != "data.orderId" {
-        let message = format!(
-            "must be data.orderId, but is {}: {} is written by the API, which calls an order by that",
-            event.config.order.id, event.config.name
-        );
-        found.add(below(&below(&place, "order"), "id"), message);
+        let (name, id, place) = (&event.config.name, &event.config.order.id, below(&below(&place, "order"), "id"));
+        if !found.knows(&place) {
+            found.add(place, format!("must be data.orderId, but is {id}: {name} is written by the API, which calls an order by that"));
+        }
     } else if let Some(schema) = &spec.events[event.index].schema
         && schema.0.get("additionalProperties") == Some(&serde_json::Value::Bool(false))
         && schema.0.pointer("/properties/orderId").is_none()
