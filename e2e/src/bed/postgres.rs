@@ -3,6 +3,7 @@
 use super::{Process, READY_WITHIN, Room, eventually, free_port};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use sqlx::{ConnectOptions, Connection};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -46,9 +47,15 @@ impl Postgres {
         self.port
     }
 
-    /// kill -9 of the server; its backends end with it.
+    /// kill -9 of the server, and of its backends, which would answer for a moment longer.
     pub fn kill(&self) {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(server) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.id())).unwrap_or_default();
+        drop(server);
+        for child in children.split_whitespace().filter_map(|id| id.parse().ok()) {
+            // One that has ended by itself is gone already.
+            let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL);
+        }
     }
 
     /// Starts it again, on the same port and data, and waits until it answers.
