@@ -34,7 +34,6 @@ spec:
   store: {postgres: {urlSecretRef: {name: db, key: url}}}
   api: {idempotency: IDEMPOTENCY}
   worker: {retry: {attempts: 3, base: 100ms}}
-  generator: {rate: 0}
 "#;
 
 /// Kafka, PostgreSQL, and a pipeline on them whose topics exist.

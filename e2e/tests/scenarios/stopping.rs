@@ -19,6 +19,8 @@ const LOADED_KIB: u64 = 128 * 1024;
 async fn sigterm_under_load_ends_each_role_with_zero_and_loses_nothing() {
     let kafka = Kafka::start(1).await.unwrap();
     let pipeline = Pipeline::new(&kafka, &kafka.bootstrap(), "Derived").await.unwrap();
+    let text = std::fs::read_to_string(&pipeline.document).unwrap();
+    std::fs::write(&pipeline.document, format!("{text}  generator: {{rate: 0}}\n")).unwrap();
     let (mut api, stopping) = pipeline.start("api").await.unwrap();
     let (_other, staying) = pipeline.start("api").await.unwrap();
     let (mut worker, _) = pipeline.start("worker").await.unwrap();
