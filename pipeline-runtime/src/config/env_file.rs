@@ -39,9 +39,8 @@ impl EnvFile {
 
     /// Whether a line is the variable's name and nothing but its value, in quotes or not, and no other line speaks of it.
     pub fn has_plainly(&self, name: &str) -> bool {
-        let Some(value) = self.get(name).filter(|value| value.chars().all(|c| c.is_ascii_graphic() && !"'\"".contains(c))) else {
-            return false;
-        };
+        let simple = |c: char| c == ' ' || c.is_ascii_graphic() && !"'\"".contains(c);
+        let Some(value) = self.get(name).filter(|value| value.chars().all(simple) && value.trim() == *value) else { return false };
         let assignments = ["", "'", "\""].map(|quote| format!("{name}={quote}{value}{quote}"));
         let mut lines = self.text.split('\n').filter(|line| !line.starts_with('#') && line.contains(name));
         let plain = |line: &str| assignments.iter().any(|plain| line.strip_prefix("export ").unwrap_or(line) == plain);
@@ -134,7 +133,7 @@ mod tests {
     #[test]
     fn a_key_stands_plainly_where_a_line_is_its_name_and_nothing_but_its_value() {
         let plainly = |text: &str| EnvFile::of(text).has_plainly("API_KEY");
-        for text in ["API_KEY=three\n", "# API_KEY\nA=1\nexport API_KEY='three'", "API_KEY=\"th#ree\"\n"] {
+        for text in ["API_KEY=three\n", "# API_KEY\nA=1\nexport API_KEY='three'", "API_KEY=\"th#ree\"\n", "API_KEY='two words'\n"] {
             assert!(plainly(text), "{text}");
         }
         for text in [
@@ -143,7 +142,7 @@ mod tests {
             "API_KEY=three\r\n",
             "API_KEY =three\n",
             "API_KEY='it\"s'\n",
-            "API_KEY='two words'\n",
+            "API_KEY=' padded '\n",
             "API_KEY=three # mine\n",
             "API_KEY=one\nAPI_KEY=two\n",
             "\u{feff}API_KEY=three\n",
