@@ -136,10 +136,10 @@ fn hold<'t>(
         return Err(Problem::invalid(violations));
     }
     let one = |violation| Problem::invalid(vec![violation]);
-    taken.map_err(one)?;
     if let Err(violation) = &key {
         return Err(one(violation.clone()));
     }
+    taken.map_err(one)?;
     // What the worker will do with it: found here it is an answer, found there a dead letter.
     let change = event.change_unsourced(&message).map_err(one)?;
     contract.can_follow(event, &message).map_err(one)?;

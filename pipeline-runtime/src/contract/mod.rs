@@ -136,6 +136,11 @@ impl Contract {
         self.events.iter().find(|e| e.config.name == name)
     }
 
+    /// The event of this type that is read from a topic: for what is emitted there.
+    pub fn event_on(&self, topic: &str, kind: &str) -> Option<&EventContract> {
+        self.event(kind).filter(|event| event.config.topics.iter().any(|name| name == topic))
+    }
+
     /// The event that this message is: the first of its topic whose `when` holds. A `when` that asks for a field which the message does
     /// not have does not hold; but a message that no event claims and that some event could not judge is not passed over in silence.
     pub fn recognise(&self, message: &Message<'_>) -> Result<Option<&EventContract>, Violation> {
@@ -171,15 +176,15 @@ impl Contract {
     /// That everything can be made which follows from an event that holds: else the event itself could not be processed.
     pub fn can_follow(&self, event: &EventContract, message: &Message<'_>) -> Result<(), Violation> {
         for emission in event.emissions(message)? {
-            let Some(next) = self.event(&emission.event_type).filter(|next| next.config.topics.contains(&emission.topic)) else { continue };
+            let Some(next) = self.event_on(&emission.topic, &emission.event_type) else { continue };
             let of_it = |violation: Violation| Violation {
                 message: format!("{} cannot follow from it on {}: {}", emission.event_type, emission.topic, violation.message),
                 ..violation
             };
             let unread = |e: serde_json::Error| of_it(Violation { field: "data".to_owned(), message: e.to_string() });
             let data = serde_json::from_str(&emission.data).map_err(unread)?;
-            let attributes = [(attribute::TYPE.to_owned(), Json::from(emission.event_type.clone()))].into_iter().collect();
-            let decoded = Decoded { attributes, data, ..message.decoded.clone() };
+            let mut decoded = Decoded { data, ..message.decoded.clone() };
+            decoded.attributes.insert(attribute::TYPE.to_owned(), emission.event_type.clone().into());
             next.key(&Message { topic: &emission.topic, key: message.key, decoded: &decoded }).map_err(of_it)?;
         }
         Ok(())

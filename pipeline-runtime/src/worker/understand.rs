@@ -216,14 +216,9 @@ fn emitted(
     Ok(Some(codec::encode(topic, &draft)))
 }
 
-/// The event of this pipeline that an emission is for whoever reads the topic.
-fn emitted_event<'a>(contract: &'a Contract, topic: &TopicConfig, kind: &str) -> Option<&'a EventContract> {
-    contract.event(kind).filter(|event| event.config.topics.contains(&topic.name))
-}
-
 /// The JSON text of an emission: what its event encrypts is encrypted for that.
 fn adopted(contract: &Contract, topic: &TopicConfig, kind: &str, id: &str, text: String) -> Result<String, Violation> {
-    let Some(fields) = emitted_event(contract, topic, kind).and_then(EventContract::encrypted) else { return Ok(text) };
+    let Some(fields) = contract.event_on(&topic.name, kind).and_then(EventContract::encrypted) else { return Ok(text) };
     let unfit = |why: String| Violation { field: "data".into(), message: format!("{why}, and cannot be emitted") };
     let mut data: Json = serde_json::from_str(&text).map_err(|e| unfit(e.to_string()))?;
     fields.adopt(&mut data, id).map_err(|why| unfit(why.to_string()))?;
@@ -246,7 +241,7 @@ fn written<'t>(codecs: &Codecs, topic: &TopicConfig, text: &'t Bytes) -> Result<
 
 /// Its key: what the document says of this type of event, else that of the event it follows from.
 fn emitted_key(contract: &Contract, source: &Message<'_>, topic: &TopicConfig, draft: &Draft, data: Json<'_>) -> Result<String, Violation> {
-    match emitted_event(contract, topic, &draft.event) {
+    match contract.event_on(&topic.name, &draft.event) {
         Some(event) => {
             let decoded = Decoded::of(topic, draft, data);
             event.key(&Message { topic: &topic.name, key: source.key, decoded: &decoded })

@@ -25,17 +25,7 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
             }
         }
         emissions_fit(spec, &place, event, config, found);
-        for (index, emit) in event.emit.iter().enumerate() {
-            let readers = (0..configs.len()).filter(|reader| takes(&configs, *reader, emit));
-            for (reader, config_of_reader) in readers.map(|reader| (&spec.events[reader], &configs[reader])) {
-                let broken = Expressions::new(&place, event, config).emits_broken(emit, &Expressions::new("", reader, config_of_reader));
-                let said = |why| {
-                    let Emit { topic, .. } = emit;
-                    format!("{} could not take what comes of this event's example on {topic}: {why}", reader.name)
-                };
-                broken.into_iter().for_each(|why| found.add(at(&below(&place, "emit"), index), said(why)));
-            }
-        }
+        emissions_hold(spec, &place, index, &configs, found);
         emits_itself(&place, index, &configs, found);
     }
     set_and_append(spec, found);
@@ -194,6 +184,20 @@ fn emissions_fit(spec: &OrderPipelineSpec, place: &str, event: &Event, config: &
             target.name, target.max_message_size, largest.max_message_size, largest.name, target.name
         );
         found.add(below(&at(&below(place, "emit"), index), "topic"), message);
+    }
+}
+
+/// What an event emits on its own example is what the events want that read it.
+fn emissions_hold(spec: &OrderPipelineSpec, place: &str, index: usize, all: &[EventConfig], found: &mut Found) {
+    let expressions = |index: usize| Expressions::new("", &spec.events[index], &all[index]);
+    for (n, emit) in spec.events[index].emit.iter().enumerate() {
+        for reader in (0..all.len()).filter(|reader| takes(all, *reader, emit)) {
+            if let Some(why) = expressions(index).emits_broken(emit, &expressions(reader)) {
+                let (name, topic) = (&all[reader].name, &emit.topic);
+                let message = format!("{name} could not take what comes of this event's example on {topic}: {why}");
+                found.add(at(&below(place, "emit"), n), message);
+            }
+        }
     }
 }
 

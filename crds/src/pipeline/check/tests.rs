@@ -329,6 +329,14 @@ fn mistakes_without_end_are_cut() {
 }
 
 #[test]
+fn what_is_emitted_to_a_topic_of_dead_letters_is_told() {
+    let text = SOUND.replace("{name: updates}", "{name: updates}\n  - {name: dead, maxMessageSize: 2Mi}");
+    let text = text.replace("partitions: 6", "deadLetter: {topic: dead}").replace("{topic: updates, type", "{topic: dead, type");
+    let said = "spec.events[0].emit[0].topic: dead holds the dead letters of orders: emit to another topic";
+    assert_eq!(mistakes(&text), [said]);
+}
+
+#[test]
 fn on_a_laptop_the_backend_need_not_be_one_that_can_be_reached() {
     let azure = SOUND.replace("  backend: kafka", "  backend: azure");
     assert_eq!(mistakes(&azure).len(), 1);

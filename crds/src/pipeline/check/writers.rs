@@ -1,4 +1,4 @@
-//! What the pipeline itself writes: the API's events and the generator's.
+//! What the pipeline itself writes: the API's events and the generator's, and what is emitted.
 
 use super::Found;
 use super::expressions::Expressions;
@@ -26,12 +26,17 @@ pub(super) fn check(spec: &OrderPipelineSpec, found: &mut Found) {
             named_as_the_api_does(spec, event, found);
         }
     }
+    not_among_dead_letters(spec, found);
+}
+
+/// Whatever lies there is taken for a dead letter.
+fn not_among_dead_letters(spec: &OrderPipelineSpec, found: &mut Found) {
     for (index, event) in spec.events.iter().enumerate() {
         for (n, emit) in event.emit.iter().enumerate() {
-            let of = |topic: &&Topic| topic.dead_letter_topic(spec).is_some_and(|dead| *dead == *emit.topic) && topic.name != emit.topic;
-            if let Some(owner) = spec.topics.iter().find(of) {
+            let keeps_them = |topic: &&Topic| topic.dead_letter_topic(spec).is_some_and(|dead| *dead == *emit.topic);
+            if let Some(owner) = spec.topics.iter().find(keeps_them) {
                 let place = below(&at(&below(&at("spec.events", index), "emit"), n), "topic");
-                found.add(place, format!("{} holds the dead letters of {}: emit to another topic", &*emit.topic, owner.name));
+                found.add(place, format!("{} holds the dead letters of {}: emit to another topic", emit.topic, owner.name));
             }
         }
     }
