@@ -94,6 +94,17 @@ const FORMATS: [&str; 19] = [
     "relative-json-pointer",
     "regex",
 ];
+/// A least and a most, and whether they may be the same.
+const BOUNDS: [(&str, &str, bool); 8] = [
+    ("minLength", "maxLength", true),
+    ("minItems", "maxItems", true),
+    ("minContains", "maxContains", true),
+    ("minProperties", "maxProperties", true),
+    ("minimum", "maximum", true),
+    ("minimum", "exclusiveMaximum", false),
+    ("exclusiveMinimum", "maximum", false),
+    ("exclusiveMinimum", "exclusiveMaximum", false),
+];
 /// Other words than a format are as short: ulid, urn.
 const SHORT_FORMAT: usize = 4;
 /// A document is nested no deeper.
@@ -117,6 +128,7 @@ pub(super) fn faults(schema: &Json) -> Vec<Fault> {
         faults.extend(unusable(schema, object, place, &named));
         if part == Part::Schema {
             faults.extend(misspelt(object, place));
+            faults.extend(contradictory(object, place));
         }
     });
     faults.truncate(MAX_FAULTS);
@@ -222,6 +234,28 @@ fn misspelt(object: &Map<String, Json>, place: &str) -> Vec<Fault> {
     if let Some(near) = format.and_then(|format| slip_of(format, FORMATS.into_iter().filter(|known| known.len() > SHORT_FORMAT))) {
         let message = format!("is no format of JSON Schema, so that it checks nothing: did you mean {near}?");
         faults.push(Fault { path: below(place, "format"), message });
+    }
+    faults
+}
+
+/// What JSON Schema allows and nothing can fulfil.
+fn contradictory(object: &Map<String, Json>, place: &str) -> Vec<Fault> {
+    let number = |keyword: &str| object.get(keyword).and_then(Json::as_f64);
+    let crossed = BOUNDS.iter().filter_map(|(least, most, same)| {
+        let (low, high) = (number(least)?, number(most)?);
+        let message = || format!("leaves nothing: {least} is {low}, and {most} is {high}");
+        (low > high || low == high && !same).then(|| Fault { path: below(place, least), message: message() })
+    });
+    let mut faults: Vec<Fault> = crossed.collect();
+    if object.get("additionalProperties") == Some(&Json::Bool(false)) && !object.contains_key("patternProperties") {
+        let known = |name: &str| object.get("properties").is_some_and(|fields| fields.get(name).is_some());
+        let required = object.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+        faults.extend(required.filter(|name| !known(name)).map(|name| {
+            let name = shortened(name);
+            let message =
+                format!("names {name}, which additionalProperties: false does not let in: put it under properties, or leave it out");
+            Fault { path: below(place, "required"), message }
+        }));
     }
     faults
 }

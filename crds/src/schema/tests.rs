@@ -113,6 +113,37 @@ fn every_mistake_of_a_schema_is_told_at_once_with_its_place_and_what_to_do() {
 }
 
 #[test]
+fn what_nothing_can_fulfil_is_told() {
+    let mut found = refused(json!({
+        "properties": {
+            "a": {"minimum": 5, "maximum": 3},
+            "b": {"exclusiveMinimum": 3, "maximum": 3},
+            "c": {"items": {"minLength": 2, "maxLength": 1}},
+            "required": {"minimum": 3, "maximum": 3},
+        },
+        "required": ["a", "d"],
+        "additionalProperties": false,
+    }));
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            pair("schema.properties.a.minimum", "leaves nothing: minimum is 5, and maximum is 3"),
+            pair("schema.properties.b.exclusiveMinimum", "leaves nothing: exclusiveMinimum is 3, and maximum is 3"),
+            pair("schema.properties.c.items.minLength", "leaves nothing: minLength is 2, and maxLength is 1"),
+            pair("schema.required", "names d, which additionalProperties: false does not let in: put it under properties, or leave it out"),
+        ]
+    );
+    for fulfilled in [
+        json!({"required": ["d"], "additionalProperties": false, "patternProperties": {"d": {}}}),
+        json!({"required": ["d"], "additionalProperties": {"type": "string"}}),
+        json!({"properties": {"minLength": {"const": 5}, "maxLength": {"const": 3}}}),
+    ] {
+        assert!(Schema::compile(&fulfilled).is_ok(), "{fulfilled}");
+    }
+}
+
+#[test]
 fn a_misspelt_keyword_or_format_is_told_and_another_word_is_allowed() {
     let mut found = refused(json!({
         "requried": ["a"],

@@ -171,7 +171,7 @@ async fn a_state_that_was_deleted_is_rebuilt_and_one_of_another_version_is_left_
     assert_eq!((after.lineage(), after.epochs()), (before.lineage(), before.epochs()));
     place.patch("shop", &to("kafka"))?;
     place.until_state("it goes on from there", settled_on("kafka")).await?;
-    assert!(place.told("SwitchStateRebuilt")?.contains("was deleted"));
+    place.until_told("SwitchStateRebuilt", 1, "was deleted").await?;
     place.until_switching("False", "Completed").await?;
 
     let mut newer = serde_json::to_value(place.state().await?)?;
@@ -206,7 +206,7 @@ async fn an_older_state_that_is_put_back_is_put_right_whether_the_operator_saw_i
     let after = place.until_state("it is put right", right).await?;
     assert_eq!((after.lineage(), after.epochs()), (before.lineage(), before.epochs()));
     place.until_switching("False", "Completed").await?;
-    assert!(place.told("SwitchStateRebuilt")?.contains("replaced by an older one (revision 1, after"));
+    place.until_told("SwitchStateRebuilt", 1, "replaced by an older one (revision 1, after").await?;
     assert!(played.iter().all(|pod| pod.pauses().len() == 2), "nobody wrote until all had heard of it");
 
     // While there is none, and one in which writes are held: of that the next one must not go on.
@@ -245,6 +245,7 @@ async fn a_state_that_is_deleted_again_and_again_is_obeyed_every_time_and_the_sw
         let state = place.until_state("it is completed", settled_on(target)).await?;
         assert_eq!(state.newest().epoch, epoch, "one epoch a switch");
     }
+    assert_eq!(place.until_told("SwitchStateRebuilt", 9, "was deleted").await?.len(), 9, "each time once");
     let seen = seen.lock().unwrap().clone();
     for (before, after) in seen.iter().zip(seen.iter().skip(1)) {
         assert!(after.revision() > before.revision() || after == before, "it would be obeyed by nobody: {after:?} after {before:?}");

@@ -93,7 +93,7 @@ async fn a_broker_that_drains_cannot_be_removed_until_it_is_drained_or_given_up(
     assert!(done && said.contains("workers leave kafka as it is"), "{said}");
     let state = place.state().await?;
     assert_eq!(state.last().map(|last| last.outcome), Some(Outcome::Abandoned));
-    assert!(place.told("DrainAbandoned")?.contains("before kafka was drained"));
+    place.until_told("DrainAbandoned", 1, "before kafka was drained").await?;
     let (done, said) = place.plugin(&["switch", "shop", "--abandon-drain"]).await?;
     assert!(!done && said.contains("nothing drains"), "{said}");
     place.until_switching("False", "Abandoned").await?;

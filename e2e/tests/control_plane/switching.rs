@@ -2,8 +2,9 @@
 
 use crate::played::*;
 use crate::world::*;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use crds::switch::{Outcome, Phase, SwitchState};
+use e2e::bed::eventually;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -21,14 +22,21 @@ impl Place {
         self.until_condition("shop", "Switching", value, reason).await
     }
 
-    pub fn told(&self, reason: &str) -> Result<String> {
-        self.kubectl(&[
-            "get",
-            "events.events.k8s.io",
-            "-o",
-            "jsonpath={range .items[*]}{.note}{\"\\n\"}{end}",
-            &format!("--field-selector=reason={reason}"),
-        ])
+    /// The notes of the events of this reason, when there are so many with these words. The operator tells what has happened once nobody
+    /// is kept waiting by it, and so later than the state and its conditions can be seen.
+    pub async fn until_told(&self, reason: &str, times: usize, words: &str) -> Result<Vec<String>> {
+        let told = || async {
+            let notes = self.kubectl(&[
+                "get",
+                "events.events.k8s.io",
+                "-o",
+                "jsonpath={range .items[*]}{.note}{\"\\n\"}{end}",
+                &format!("--field-selector=reason={reason}"),
+            ])?;
+            ensure!(notes.lines().filter(|note| note.contains(words)).count() >= times, "{notes:?}");
+            Ok(notes.lines().map(str::to_owned).collect())
+        };
+        eventually(reason, WITHIN, told).await
     }
 }
 
@@ -62,7 +70,8 @@ async fn a_patch_moves_a_pipeline_and_back_and_between_switches_nothing_is_writt
     let after = place.get("Deployment", "shop-api").await?;
     assert_eq!(after["metadata"]["generation"], deployment["metadata"]["generation"], "no pod is rolled");
     for reason in ["SwitchStarted", "SwitchOpened", "SwitchCompleted"] {
-        assert_eq!(place.told(reason)?.lines().count(), 3, "{reason}: {}", place.told(reason)?);
+        let told = place.until_told(reason, 3, "").await?;
+        assert_eq!(told.len(), 3, "{reason}: {told:?}");
     }
 
     let (versions, writes) = (place.versions().await?, place.writes()?);
@@ -85,7 +94,7 @@ async fn a_target_that_a_pod_cannot_use_is_refused_and_nobody_holds() -> Result<
     let state = place.state().await?;
     assert_eq!((&*state.newest().backend, state.newest().epoch), ("kafka", 1));
     assert!(played.iter().all(|pod| pod.pauses().is_empty()), "no order waited");
-    assert!(place.told("SwitchRefused")?.contains("orders are written to kafka as before"));
+    place.until_told("SwitchRefused", 1, "orders are written to kafka as before").await?;
     // Who asks for kafka again takes the request back; asked anew, nothing waits for the pause to be over.
     place.patch("shop", &to("kafka"))?;
     place.until_state("it is taken back", |state| *state.asked().backend == *"kafka").await?;
@@ -110,7 +119,7 @@ async fn a_pod_that_goes_on_writing_is_named_and_the_switch_taken_back_in_time()
     assert!(back < Duration::from_secs(2), "{back:?}");
     let message = place.until_switching("False", "Aborted").await?;
     assert!(message.contains(&format!("{} did not stop writing within the deadline", played[0].name)), "{message}");
-    assert!(place.told("SwitchAborted")?.contains(&played[0].name));
+    place.until_told("SwitchAborted", 1, &played[0].name).await?;
     // The next attempt comes by itself, after a pause.
     played[0].change(|pod| pod.settles = true);
     place.until_state("it is completed", settled_on("next")).await?;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 pub const OPERATOR: &str = "system:serviceaccount:orderpipeline-system:orderpipeline-operator";
-const WITHIN: Duration = Duration::from_secs(90);
+pub const WITHIN: Duration = Duration::from_secs(90);
 
 pub struct World {
     pub cluster: ControlPlane,

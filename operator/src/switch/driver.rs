@@ -233,9 +233,9 @@ impl Driver {
         };
         let first = view.mirror.is_none() && *state.phase() == Phase::Steady;
         let made = state_map::create(&context, &wanted, state).await?;
-        if made.is_some() && !first {
-            let note = "the state of the switch was deleted: it is rebuilt from what status and pods know of it";
-            self.events.push(told::event(EventType::Warning, "SwitchStateRebuilt", note.into()));
+        if let Some(made) = made.as_ref().filter(|_| !first) {
+            let note = "the state of the switch was deleted: it is rebuilt from what status and pods know of it".into();
+            self.will_tell(&made.state, [told::event(EventType::Warning, "SwitchStateRebuilt", note)]);
         }
         Ok(made)
     }
@@ -259,7 +259,7 @@ impl Driver {
         let replaced = state_map::replace(&self.context, &self.wanted, map, next).await?;
         if let Some(map) = &replaced {
             self.see(&map.state);
-            self.events.push(told::event(EventType::Warning, "SwitchStateRebuilt", note));
+            self.will_tell(&map.state, [told::event(EventType::Warning, "SwitchStateRebuilt", note)]);
         }
         Ok(replaced)
     }
@@ -496,14 +496,18 @@ impl Driver {
         if after.newest().epoch > before.newest().epoch {
             self.opened = Some((after.newest().epoch, now));
         }
-        // The recorder folds events of one action into one, with the words of the first: each step is one of its own.
-        let action = format!("SwitchRevision{}", after.revision());
-        self.events.extend(told::of(&before, after).map(|event| Event { action, ..event }));
+        self.will_tell(after, told::of(&before, after));
         if before.since() != after.since() {
             self.look_again(after);
         }
         self.known = Some(map);
         Ok(Next::Step)
+    }
+
+    fn will_tell(&mut self, written: &SwitchState, events: impl IntoIterator<Item = Event>) {
+        // The recorder folds events of one action into one, with the words of the first: each step is one of its own.
+        let action = format!("SwitchRevision{}", written.revision());
+        self.events.extend(events.into_iter().map(|event| Event { action: action.clone(), ..event }));
     }
 
     fn look_again(&mut self, state: &SwitchState) {

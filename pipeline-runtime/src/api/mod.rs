@@ -84,7 +84,7 @@ pub struct ApiState {
     places: Arc<Semaphore>,
     budget: body::Budget,
     lists: Arc<Semaphore>,
-    scans: Semaphore,
+    scans: Arc<Semaphore>,
     /// The routes are made for it at the start.
     dialect: Dialect,
     counted: Arc<counted::Counted>,
@@ -158,7 +158,7 @@ impl ApiState {
             places: Arc::new(Semaphore::new(PLACES)),
             budget: body::Budget::new(),
             lists: Arc::new(Semaphore::new(LISTS)),
-            scans: Semaphore::new(SCANS),
+            scans: Arc::new(Semaphore::new(SCANS)),
             dialect,
             counted,
             metrics,

@@ -252,6 +252,9 @@ pub trait Broker: Send + Sync + 'static {
     /// What a group has committed.
     async fn committed(&self, group: &str, topics: &[String]) -> Result<Vec<Commit>, BrokerError>;
 
+    /// The offset of the first message of each partition that is still there. Its end, where none is.
+    async fn starts(&self, topic: &str) -> Result<Vec<Position>, BrokerError>;
+
     /// The offset behind the last message of each partition.
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError>;
 

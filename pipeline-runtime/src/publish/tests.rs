@@ -66,6 +66,9 @@ impl Broker for Silent {
     async fn committed(&self, _: &str, _: &[String]) -> Result<Vec<Commit>, BrokerError> {
         Ok(Vec::new())
     }
+    async fn starts(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
+        Ok(Vec::new())
+    }
     async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
         Ok(Vec::new())
     }

@@ -139,6 +139,9 @@ impl Broker for Sink {
     async fn committed(&self, _: &str, _: &[String]) -> Result<Vec<Commit>, BrokerError> {
         Ok(Vec::new())
     }
+    async fn starts(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
+        Ok(Vec::new())
+    }
     async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
         Ok(Vec::new())
     }

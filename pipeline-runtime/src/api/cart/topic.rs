@@ -1,7 +1,7 @@
 //! Which orders a topic tells of, read from the topic itself: from its start to where it ended when it was asked for.
 //!
 //! That costs as much as the topic is long, so that one such question is answered at a time, within bounds of ids, messages and time.
-//! An answer that met one of them says so: `complete` is false, and the ids are those of the beginning.
+//! An answer that met one of them, or to which not all came, says so: `complete` is false, and the ids are those that did come.
 
 use super::super::call::{Call, answer};
 use super::super::errors::{Answer, Problem};
@@ -22,7 +22,7 @@ const MOST_IDS: usize = 10_000;
 const MOST_MESSAGES: usize = 200_000;
 const WITHIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(250);
-/// What retention has removed, or a transaction left out, never comes: a silence of so many polls is the end too.
+/// What was removed meanwhile, or a transaction left out, never comes: after a silence of so many polls nobody waits for it any longer.
 const SILENT_POLLS: u32 = 8;
 const PREFETCH_BYTES: usize = 1 << 20;
 
@@ -41,11 +41,11 @@ pub(in super::super) async fn order_ids(State(api): Shared, request: Request) ->
         let settings = call.api.settings.load_full();
         let [name] = query::values(call.head.uri.query().unwrap_or_default(), ["topic"])?;
         let topic = topic_of(&settings, name)?;
-        let Ok(_place) = call.api.scans.try_acquire() else {
+        let Ok(place) = call.api.scans.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("overloaded", "a topic is being read for somebody else: ask again a little later", 2));
         };
         let ids = read(&call.api, topic).await.map_err(|e| Problem::unavailable("backend_unavailable", e.to_string(), 5))?;
-        Answer::json(StatusCode::OK, &ids)
+        Ok(Answer::json(StatusCode::OK, &ids)?.in_place(place))
     })
     .await
 }
@@ -65,12 +65,13 @@ async fn read(api: &ApiState, topic: &TopicConfig) -> Result<Ids, BrokerError> {
     let deadline = Instant::now() + WITHIN;
     let late = |_| BrokerError::Other { backend: broker.name().into(), reason: format!("the topic cannot be read within {WITHIN:?}") };
     let ends = timeout_at(deadline, broker.ends(&topic.name)).await.map_err(late)??;
-    let mut scan = Scan {
-        left: ends.into_iter().filter(|end| end.offset > 0).map(|end| (end.partition, end.offset)).collect(),
-        messages: 0,
-        seen: HashSet::new(),
-        ids: Vec::new(),
-    };
+    let mut left: HashMap<_, _> = ends.into_iter().map(|end| (end.partition, end.offset)).collect();
+    for start in timeout_at(deadline, broker.starts(&topic.name)).await.map_err(late)?? {
+        if left.get(&start.partition).is_some_and(|end| start.offset >= *end) {
+            left.remove(&start.partition);
+        }
+    }
+    let mut scan = Scan { left, messages: 0, seen: HashSet::new(), ids: Vec::new() };
     let mut complete = scan.left.is_empty();
     if !complete {
         let consumer = timeout_at(deadline, open(&*broker, topic)).await.map_err(late)??;
@@ -118,7 +119,7 @@ impl Scan {
                 Happening::Idle => {
                     silent += 1;
                     if silent == SILENT_POLLS {
-                        return Ok(true);
+                        return Ok(false);
                     }
                 }
                 Happening::Trouble(error @ BrokerError::Unreachable { .. }) => return Err(error),

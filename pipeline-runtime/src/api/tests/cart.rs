@@ -159,7 +159,7 @@ async fn there_are_the_routes_of_one_dialect() {
 async fn the_ids_on_a_topic_come_once_each_and_what_is_no_event_is_passed_over() {
     let config = cart();
     let database = Database::open(&Place::Memory).await.unwrap();
-    let broker = Arc::new(EmbeddedBroker::open(database, "kafka").await.unwrap());
+    let broker = Arc::new(EmbeddedBroker::open(database.clone(), "kafka").await.unwrap());
     broker.ensure_topics(&crate::roles::wishes(&config.topics)).await.unwrap();
     let publisher = Publisher::new(broker, Gate::open());
     let topic = config.topic("carts").unwrap();
@@ -196,4 +196,13 @@ async fn the_ids_on_a_topic_come_once_each_and_what_is_no_event_is_passed_over()
     let ids: std::collections::BTreeSet<&str> = reply.json["orderIds"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
     assert_eq!((ids.len(), &reply.json["count"]), (100, &json!(100)));
     assert!(ids.contains("o-0") && ids.contains("o-99"));
+
+    // What is behind the last message that comes may be one that is slow.
+    let remove = async |which| sqlx::query(which).execute(&database.writer).await.unwrap();
+    remove("DELETE FROM broker_messages WHERE id = (SELECT max(id) FROM broker_messages)").await;
+    let reply = process.get("/getAllOrderIdsFromTopic?topic=carts").await;
+    assert_eq!(reply.json["complete"], false, "{}", reply.text);
+    remove("DELETE FROM broker_messages").await;
+    let reply = process.get("/getAllOrderIdsFromTopic?topic=carts").await;
+    assert_eq!((&reply.json["count"], &reply.json["complete"]), (&json!(0), &json!(true)), "{}", reply.text);
 }

@@ -106,6 +106,9 @@ impl Broker for FakeBroker {
     async fn committed(&self, _: &str, _: &[String]) -> Result<Vec<Commit>, BrokerError> {
         Ok(vec![])
     }
+    async fn starts(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
+        Ok(vec![])
+    }
     async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
         Ok(vec![])
     }

@@ -56,7 +56,7 @@ cases![
     publishing::many_publishers_at_once_are_all_acked_in_their_order,
     publishing::a_flush_leaves_nothing_unanswered,
     publishing::topics_are_made_once_and_then_left_alone,
-    publishing::a_topic_tells_what_it_takes_and_where_it_ends,
+    publishing::a_topic_tells_what_it_takes_and_where_it_begins_and_ends,
     publishing::a_running_broker_is_connected,
     reading::a_reader_of_all_starts_at_the_start_and_commits_nothing,
     reading::a_group_goes_on_where_it_committed_and_finds_its_note,

@@ -171,7 +171,7 @@ pub async fn topics_are_made_once_and_then_left_alone(bed: Bed) {
     assert_eq!(reader.payloads(), ["kept"]);
 }
 
-pub async fn a_topic_tells_what_it_takes_and_where_it_ends(bed: Bed) {
+pub async fn a_topic_tells_what_it_takes_and_where_it_begins_and_ends(bed: Bed) {
     let broker = bed.broker().await;
     let topic = bed.topic(&broker, 3).await;
     let facts = broker.topic(&topic).await.unwrap().expect("it exists");
@@ -185,6 +185,8 @@ pub async fn a_topic_tells_what_it_takes_and_where_it_ends(bed: Bed) {
     assert_eq!(ends().await, [(0, 0), (1, 0), (2, 0)]);
     publish_all(&broker, [message_to(&topic, 1, "a"), message_to(&topic, 1, "b"), message_to(&topic, 2, "c")]).await;
     assert_eq!(ends().await, [(0, 0), (1, 2), (2, 1)]);
+    let starts = broker.starts(&topic).await.unwrap();
+    assert!(starts.len() == 3 && starts.iter().all(|start| start.offset == 0), "all is there: {starts:?}");
 
     let missing = bed.name("missing");
     assert_eq!(broker.topic(&missing).await.unwrap(), None);

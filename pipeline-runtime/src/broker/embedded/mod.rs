@@ -148,6 +148,24 @@ impl Broker for EmbeddedBroker {
         Ok(consumer::read_commits(&self.core, group, &partitions).await?.into_values().collect())
     }
 
+    async fn starts(&self, topic: &str) -> Result<Vec<Position>, BrokerError> {
+        self.core.up()?;
+        let topic = self.core.known_topic(topic)?;
+        let mut starts = Vec::with_capacity(topic.logs.len());
+        for (log, partition) in topic.logs.iter().zip(topic.partitions()) {
+            let end = log.end();
+            let ids = log.ids_from(0);
+            let first: Option<i64> = sqlx::query_scalar("SELECT min(id) FROM broker_messages WHERE id >= ? AND id < ?")
+                .bind(ids.start)
+                .bind(ids.end)
+                .fetch_one(&self.core.database.readers)
+                .await
+                .map_err(|error| self.core.unreachable(error))?;
+            starts.push(Position { partition, offset: first.map_or(end, tables::offset_of) });
+        }
+        Ok(starts)
+    }
+
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError> {
         self.core.up()?;
         let topic = self.core.known_topic(topic)?;

@@ -121,9 +121,14 @@ impl Broker for Kafka {
         self.ask(move |settings, link| topics::committed(settings, link, member.and_then(|member| member.upgrade()), &group, &topics)).await
     }
 
+    async fn starts(&self, topic: &str) -> Result<Vec<Position>, BrokerError> {
+        let topic = topic.to_string();
+        self.ask(move |settings, link| topics::watermarks(settings, link, &topic, |(start, _)| start)).await
+    }
+
     async fn ends(&self, topic: &str) -> Result<Vec<Position>, BrokerError> {
         let topic = topic.to_string();
-        self.ask(move |settings, link| topics::ends(settings, link, &topic)).await
+        self.ask(move |settings, link| topics::watermarks(settings, link, &topic, |(_, end)| end)).await
     }
 
     async fn allows(&self, uses: &Uses, within: Duration) -> Result<(), BrokerError> {

@@ -95,20 +95,26 @@ fn create(settings: &KafkaSettings, wishes: &[&TopicWish]) -> Result<(), BrokerE
     Ok(())
 }
 
-pub(super) fn ends(settings: &KafkaSettings, link: &Link, topic: &str) -> Result<Vec<Position>, BrokerError> {
+/// Of where each partition begins and ends, what is asked for.
+pub(super) fn watermarks(
+    settings: &KafkaSettings,
+    link: &Link,
+    topic: &str,
+    which: impl Fn((i64, i64)) -> i64,
+) -> Result<Vec<Position>, BrokerError> {
     let Some(count) = partitions(link, settings, topic)? else {
         return Err(BrokerError::NoTopic { backend: settings.name.clone(), topic: topic.into(), partitions: 1 });
     };
     let name: Arc<str> = topic.into();
-    let mut ends = Vec::new();
+    let mut all = Vec::new();
     for number in 0..count {
-        let (_, end) = link
+        let both = link
             .inspector()
             .fetch_watermarks(topic, number, ASK_WITHIN)
-            .map_err(|why| error(&settings.name, &format!("asking for the end of partition {number} of {topic}"), &why))?;
-        ends.push(Position { partition: Partition { topic: name.clone(), number }, offset: end });
+            .map_err(|why| error(&settings.name, &format!("asking where partition {number} of {topic} begins and ends"), &why))?;
+        all.push(Position { partition: Partition { topic: name.clone(), number }, offset: which(both) });
     }
-    Ok(ends)
+    Ok(all)
 }
 
 /// Asked through a `member` of the group where there is one: another client has to find the group's coordinator first, which can take

@@ -156,6 +156,10 @@ impl Broker for Link {
         Ok(commits)
     }
 
+    async fn starts(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
+        Ok(Vec::new())
+    }
+
     async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
         Ok(Vec::new())
     }

@@ -179,6 +179,9 @@ impl Broker for FakeBroker {
         self.looks.fetch_add(1, SeqCst);
         Ok(self.state.lock().unwrap().commits.values().cloned().collect())
     }
+    async fn starts(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
+        Ok(Vec::new())
+    }
     async fn ends(&self, _: &str) -> Result<Vec<Position>, BrokerError> {
         Ok(Vec::new())
     }

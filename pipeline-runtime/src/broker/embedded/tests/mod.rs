@@ -118,6 +118,7 @@ async fn what_is_past_its_retention_goes_and_offsets_go_on() {
 
     let (embedded, broker) = with_topic(&place, 1).await;
     assert_eq!(embedded.ends("t").await.unwrap()[0].offset, 2500, "an empty partition does not begin again");
+    assert_eq!(embedded.starts("t").await.unwrap()[0].offset, 2500, "nothing is there any more");
     let mut reader = Reader::join(&broker, &"t".into(), "g").await;
     reader.until("an idle poll", |reader| reader.idle > 0).await;
     publish(&embedded, to_t(0, "new")).await.unwrap();
