@@ -210,12 +210,16 @@ pub trait Store: Send + Sync + 'static {
         self.ready().await
     }
 
-    /// Forgets what is older: notes of applied events and claims, in small steps. Returns updates that became dead letters: those that
-    /// waited past `keep` for their Create, and those that contradict it. From then on they never take effect. They stay, and are
-    /// returned again after [`HANDED_OUT`], until `forget` is told that the dead letter is written.
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError>;
+    /// Forgets what is older, in small steps: claims, and notes of applied events, but not of one that has a dead letter, which may be
+    /// replayed. Says whether there is more of it.
+    async fn tidy(&self, keep: Duration) -> Result<bool, StoreError>;
 
-    /// The dead letters of these events, returned by `tidy`, are written.
+    /// Updates that became dead letters: those that waited past `keep` for their Create, and those that contradict it; no more than
+    /// [`EXPIRED_AT_ONCE`]. From then on they never take effect. They stay, and are returned again after [`HANDED_OUT`], until `forget` is
+    /// told that the dead letter is written.
+    async fn expired(&self, keep: Duration) -> Result<Vec<Expired>, StoreError>;
+
+    /// The dead letters of these events, returned by `expired`, are written.
     async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError>;
 }
 
@@ -227,12 +231,12 @@ pub struct Stores {
     pub letters: Option<Arc<dyn FailedMessages>>,
 }
 
-/// How long who called `tidy` has for writing the dead letters, before they are returned to the next caller.
+/// How long who called `expired` has for writing the dead letters, before they are returned to the next caller.
 pub const HANDED_OUT: Duration = Duration::from_secs(900);
-/// The most rows that one step of `tidy` deletes, and the most changes that it returns.
+pub const EXPIRED_AT_ONCE: usize = 100;
+/// The most rows that one step of `tidy` deletes, and the most steps: what they take is far below the deadline of a call.
 const TIDY_STEP: i64 = 5000;
-const TIDY_STEPS: usize = 20;
-const TIDY_LETTERS: i64 = 100;
+const TIDY_STEPS: usize = 4;
 
 /// A change as it was kept. One that cannot be read stays where it is, and is logged again and again until somebody looks.
 fn readable(text: &str) -> Option<Change> {
@@ -244,6 +248,6 @@ fn second(owner: &str) -> String {
     format!("{owner}, second")
 }
 
-fn expired((text, refused): (String, Option<String>)) -> Option<Expired> {
+fn handed_out((text, refused): (String, Option<String>)) -> Option<Expired> {
     Some(Expired { change: readable(&text)?, refused })
 }

@@ -3,6 +3,7 @@
 //! Which letters are due stands in the store, with how often it was tried: so each is told of though a worker is killed, by one worker at a
 //! time. The webhook may get one twice, with the same Idempotency-Key, since its answer can be lost.
 
+use super::report::notes_kept;
 use super::told::{Answer, Told};
 use super::{WorkerError, WorkerHealth};
 use crate::store::{Failed, FailedMessages, MOST_KEPT, StoreError};
@@ -59,7 +60,7 @@ pub async fn alerts(deps: AlertDeps, shutdown: impl Future<Output = ()> + Send) 
             }
             if Instant::now() >= forget {
                 forget = Instant::now() + FORGET_EVERY;
-                forget_old(&*deps.letters, worker.dead_letters.keep).await;
+                forget_old(&*deps.letters, worker.dead_letters.keep, notes_kept(&config)).await;
             }
         }
     };
@@ -70,8 +71,8 @@ pub async fn alerts(deps: AlertDeps, shutdown: impl Future<Output = ()> + Send) 
     }
 }
 
-async fn forget_old(letters: &dyn FailedMessages, keep: Duration) {
-    match letters.forget_letters(keep, MOST_KEPT).await {
+async fn forget_old(letters: &dyn FailedMessages, keep: Duration, replayed: Duration) {
+    match letters.forget_letters(keep, replayed, MOST_KEPT).await {
         Ok(0) => {}
         Ok(gone) => tracing::info!(gone, "dead letters were kept for {} s, or were the oldest of too many: forgotten", keep.as_secs()),
         Err(error) => tracing::warn!(%error, "old dead letters cannot be forgotten now; it is tried again later"),

@@ -9,7 +9,7 @@ use super::{WorkerError, WorkerHealth, connect, of_all};
 use crate::broker::{Broker, Commit, Consumer, ConsumerMode, ConsumerOptions, Happening, Header, Incoming, Partition, Position};
 use crate::codec::{self, Codecs, Decoded, attribute};
 use crate::contract::{Contract, Message};
-use crate::store::{Content, Facts, FailedMessages, Letter};
+use crate::store::{Content, Facts, FailedMessages, Letter, StoreError};
 use arc_swap::ArcSwap;
 use chrono::DateTime;
 use crds::json::{Json, Object};
@@ -29,6 +29,8 @@ const POLL: Duration = Duration::from_millis(500);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// Ours are those of a UUID.
+const LONGEST_ID: usize = 64;
 
 pub struct ReviewDeps {
     pub config: Arc<ArcSwap<RuntimeConfig>>,
@@ -150,7 +152,11 @@ impl Review {
             letter
         });
         let letters = join_all(judged).await;
-        match self.deps.letters.keep(&letters).await {
+        let kept = match self.deps.letters.keep(&letters).await {
+            Err(StoreError::Refused(_)) => self.keep_each(&letters).await,
+            kept => kept,
+        };
+        match kept {
             Ok(new) => {
                 self.deps.health.counters.letters_kept.add(new);
                 if letters.iter().any(|letter| letter.alert) {
@@ -171,6 +177,21 @@ impl Review {
             let all: Vec<Partition> = self.assigned.iter().cloned().collect();
             of_all(&all, "resuming", |partitions| self.consumer.resume(partitions));
         }
+    }
+
+    /// The store does not take one of them: it is not to keep all others from being seen.
+    async fn keep_each(&self, letters: &[Letter]) -> Result<u64, StoreError> {
+        let mut new = 0;
+        for letter in letters {
+            match self.deps.letters.keep(std::slice::from_ref(letter)).await {
+                Ok(kept) => new += kept,
+                Err(StoreError::Refused(reason)) => {
+                    tracing::error!(reason, letter = letter.facts.letter, "a dead letter cannot be kept for review: it stays on its topic");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(new)
     }
 
     /// What is not committed is read once more, and kept already.
@@ -204,7 +225,7 @@ fn letter_of(config: &RuntimeConfig, backend: &str, message: &Incoming) -> Optio
     let content = Content { headers: message.headers.iter().filter(own).cloned().collect(), data: message.payload.clone() };
     let topic = said.clone().or_else(|| only_owner(config, &message.at.partition.topic));
     let facts = Facts {
-        id: text(header::ID).unwrap_or_else(|| letter_id(backend, &message.at, message.timestamp_ms).to_string()),
+        id: told_id(message).unwrap_or_else(|| letter_id(backend, &message.at, message.timestamp_ms).to_string()),
         partition: text(header::PARTITION).and_then(|number| number.parse().ok()),
         offset: text(header::OFFSET).and_then(|number| number.parse().ok()),
         key: message.key.clone(),
@@ -219,6 +240,12 @@ fn letter_of(config: &RuntimeConfig, backend: &str, message: &Incoming) -> Optio
         topic,
     };
     Some(Letter { facts, content, alert: false })
+}
+
+/// As a worker says it; whatever else stands there is another system's.
+fn told_id(message: &Incoming) -> Option<String> {
+    let id = message.header(header::ID).filter(|id| id.len() <= LONGEST_ID && id.iter().all(u8::is_ascii_graphic))?;
+    String::from_utf8(id.to_vec()).ok()
 }
 
 /// The topic whose dead letters these are, where it is only one.

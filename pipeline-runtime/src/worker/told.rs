@@ -8,6 +8,7 @@ use super::health::CircuitHealth;
 use crate::http;
 use crate::telemetry::{Context, End, Kind, TRACEPARENT};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,6 +36,16 @@ impl Answer {
     }
 }
 
+/// As it is, where a header can carry it. Others may call their events what they like.
+fn in_header(id: &str) -> Cow<'_, str> {
+    let carried = |byte: u8| byte >= b' ' && byte != 0x7f;
+    if id.bytes().all(carried) {
+        return Cow::Borrowed(id);
+    }
+    let escaped = |char: char| if char.is_ascii_control() || char == '%' { format!("%{:02X}", char as u32) } else { char.to_string() };
+    Cow::Owned(id.chars().map(escaped).collect())
+}
+
 pub struct Told {
     /// For people: `the callback`.
     what: &'static str,
@@ -59,7 +70,7 @@ impl Told {
             Ok(ticket) => ticket,
             Err(pause) => return Answer::Down(pause),
         };
-        let mut request = self.client.post(url).header("content-type", "application/json").header("idempotency-key", id);
+        let mut request = self.client.post(url).header("content-type", "application/json").header("idempotency-key", &*in_header(id));
         if let Some(trace) = trace {
             request = request.header(TRACEPARENT, trace.to_string());
         }

@@ -201,8 +201,11 @@ impl Store for FakeStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.up()
     }
-    async fn tidy(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
-        Ok(vec![])
+    async fn tidy(&self, _: Duration) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn expired(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
+        Ok(Vec::new())
     }
     async fn forget(&self, _: &[String]) -> Result<(), StoreError> {
         Ok(())

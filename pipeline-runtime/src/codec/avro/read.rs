@@ -181,7 +181,7 @@ impl<'a> Planner<'a> {
             (Shape::Enum { symbols, .. }, Shape::Enum { symbols: known, default }) if same => {
                 let symbols = symbols.iter().map(|symbol| match known.contains(symbol) {
                     true => Ok(symbol.clone()),
-                    false => default.clone().ok_or_else(|| format!("{symbol} is none of {}", known.join(", "))),
+                    false => default.clone().ok_or_else(|| format!("is none of {}", known.join(", "))),
                 });
                 Some(Read::Symbol(symbols.collect()))
             }
@@ -316,7 +316,8 @@ impl<'p, 'b> Reader<'p, 'b> {
 
     fn whole(&mut self, view: View) -> Result<Json<'b>, String> {
         let number = self.long()?;
-        let bound = |what: &str| format!("{number} is no {what}");
+        // Without the number: it may be a person's, and this is logged.
+        let bound = |what: &str| format!("is no {what}");
         match view {
             View::Int => i32::try_from(number).map(|number| Json::from(i64::from(number))).map_err(|_| bound("whole number of 32 bits")),
             View::Long => Ok(number.into()),
@@ -441,5 +442,5 @@ impl<'p, 'b> Reader<'p, 'b> {
 const CUT_OFF: &str = "the body is cut off: its data does not end";
 
 fn number_of(number: f64) -> Result<Json<'static>, String> {
-    Number::from_f64(number).map(Json::Number).ok_or_else(|| format!("{number} is no number that JSON has"))
+    Number::from_f64(number).map(Json::Number).ok_or_else(|| "is no number that JSON has".to_owned())
 }

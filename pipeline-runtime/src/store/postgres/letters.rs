@@ -22,7 +22,7 @@ pub async fn keep(connection: &mut PgConnection, letters: &[Letter]) -> Result<u
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::json, $14, $15, $16, $17, CASE WHEN $18 THEN now() END) \
              ON CONFLICT (id) DO NOTHING",
         )
-        .bind(&facts.id)
+        .bind(plain(&facts.id))
         .bind(facts.topic.as_deref().map(plain))
         .bind(facts.partition)
         .bind(facts.offset)
@@ -37,7 +37,7 @@ pub async fn keep(connection: &mut PgConnection, letters: &[Letter]) -> Result<u
         .bind(headers_to_json(&content.headers))
         .bind(data)
         .bind(data_bytes)
-        .bind(&facts.obstacle)
+        .bind(facts.obstacle.as_deref().map(plain))
         .bind(&facts.letter)
         .bind(alert)
         .execute(&mut *transaction)
@@ -125,16 +125,18 @@ pub async fn note_alert_failure(
     noted.execute(connection).await.map(drop).map_err(|e| failed("noting an alert that failed", e))
 }
 
-pub async fn forget(connection: &mut PgConnection, keep: Duration, most: i64) -> Result<u64, StoreError> {
+pub async fn forget(connection: &mut PgConnection, keep: Duration, replayed: Duration, most: i64) -> Result<u64, StoreError> {
     let mut gone = 0;
     for _ in 0..TIDY_STEPS {
         let forgotten = sqlx::query(
             "DELETE FROM failed_messages WHERE seq = ANY(ARRAY(SELECT seq FROM failed_messages \
                WHERE kept_at < now() - $1 * interval '1 second' \
+                     AND (replayed_at IS NULL OR replayed_at < now() - $4 * interval '1 second') \
                   OR seq <= (SELECT seq FROM failed_messages ORDER BY seq DESC OFFSET $2 LIMIT 1) \
                ORDER BY seq LIMIT $3 FOR UPDATE SKIP LOCKED))",
         );
-        let forgotten = forgotten.bind(keep.as_secs_f64()).bind(most).bind(TIDY_STEP).execute(&mut *connection).await;
+        let forgotten = forgotten.bind(keep.as_secs_f64()).bind(most).bind(TIDY_STEP).bind(replayed.as_secs_f64());
+        let forgotten = forgotten.execute(&mut *connection).await;
         let step = forgotten.map_err(|e| failed("forgetting old dead letters", e))?.rows_affected();
         gone += step;
         if (step as i64) < TIDY_STEP {

@@ -271,9 +271,15 @@ impl Store for PostgresStore {
         self.settle(connection, outcome)
     }
 
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError> {
+    async fn tidy(&self, keep: Duration) -> Result<bool, StoreError> {
         let mut connection = self.acquire().await?;
         let outcome = tokio::time::timeout(self.deadline, tidy::tidy(&mut connection, keep)).await;
+        self.settle(connection, outcome)
+    }
+
+    async fn expired(&self, keep: Duration) -> Result<Vec<Expired>, StoreError> {
+        let mut connection = self.acquire().await?;
+        let outcome = tokio::time::timeout(self.deadline, tidy::expired(&mut connection, keep)).await;
         self.settle(connection, outcome)
     }
 
@@ -334,9 +340,9 @@ impl FailedMessages for PostgresStore {
         self.settle(connection, outcome)
     }
 
-    async fn forget_letters(&self, keep: Duration, most: i64) -> Result<u64, StoreError> {
+    async fn forget_letters(&self, keep: Duration, replayed: Duration, most: i64) -> Result<u64, StoreError> {
         let mut connection = self.acquire().await?;
-        let outcome = tokio::time::timeout(self.deadline, letters::forget(&mut connection, keep, most)).await;
+        let outcome = tokio::time::timeout(self.deadline, letters::forget(&mut connection, keep, replayed, most)).await;
         self.settle(connection, outcome)
     }
 }

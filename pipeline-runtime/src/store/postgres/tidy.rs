@@ -1,26 +1,36 @@
 //! Forgets what is old, a few thousand rows at a time, so that no lock is held for long.
 
 use super::super::failure::failed;
-use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, expired};
+use super::super::{EXPIRED_AT_ONCE, Expired, HANDED_OUT, StoreError, TIDY_STEP, TIDY_STEPS, handed_out};
 use sqlx::postgres::PgConnection;
 use std::time::Duration;
 
-pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<Expired>, StoreError> {
+pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<bool, StoreError> {
     let keep = keep.as_secs_f64();
+    let mut more = false;
     for statement in [
         "DELETE FROM applied_events WHERE ctid = ANY(ARRAY(\
-           SELECT ctid FROM applied_events WHERE applied_at < now() - $1 * interval '1 second' LIMIT $2 FOR UPDATE SKIP LOCKED))",
+           SELECT ctid FROM applied_events AS note WHERE applied_at < now() - $1 * interval '1 second' \
+             AND NOT EXISTS (SELECT FROM failed_messages AS letter WHERE letter.event_id = note.event_id) LIMIT $2 FOR UPDATE SKIP LOCKED))",
         "DELETE FROM request_claims WHERE ctid = ANY(ARRAY(\
            SELECT ctid FROM request_claims WHERE claimed_at < now() - $1 * interval '1 second' AND lease_until < now() \
            LIMIT $2 FOR UPDATE SKIP LOCKED))",
     ] {
-        for _ in 0..TIDY_STEPS {
+        let mut steps = 0..TIDY_STEPS;
+        more |= loop {
+            if steps.next().is_none() {
+                break true;
+            }
             let gone = sqlx::query(statement).bind(keep).bind(TIDY_STEP).execute(&mut *connection).await;
             if (gone.map_err(|e| failed("forgetting old notes", e))?.rows_affected() as i64) < TIDY_STEP {
-                break;
+                break false;
             }
-        }
+        };
     }
+    Ok(more)
+}
+
+pub async fn expired(connection: &mut PgConnection, keep: Duration) -> Result<Vec<Expired>, StoreError> {
     // SKIP LOCKED: a Create that is applying the event now has it
     let letters: Vec<(String, Option<String>)> = sqlx::query_as(
         "UPDATE early_events SET handed_at = now() WHERE event_id = ANY(ARRAY(\
@@ -30,13 +40,13 @@ pub async fn tidy(connection: &mut PgConnection, keep: Duration) -> Result<Vec<E
            ORDER BY seq LIMIT $3 FOR UPDATE SKIP LOCKED)) \
          RETURNING change::text, refused",
     )
-    .bind(keep)
+    .bind(keep.as_secs_f64())
     .bind(HANDED_OUT.as_secs_f64())
-    .bind(TIDY_LETTERS)
+    .bind(EXPIRED_AT_ONCE as i64)
     .fetch_all(connection)
     .await
     .map_err(|e| failed("looking for events that waited too long", e))?;
-    Ok(letters.into_iter().filter_map(expired).collect())
+    Ok(letters.into_iter().filter_map(handed_out).collect())
 }
 
 pub async fn forget(connection: &mut PgConnection, event_ids: &[String]) -> Result<(), StoreError> {

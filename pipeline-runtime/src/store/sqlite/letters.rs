@@ -23,7 +23,7 @@ pub async fn keep(writer: &SqlitePool, letters: &[Letter]) -> Result<u64, StoreE
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19, CASE WHEN $18 THEN $19 END) \
              ON CONFLICT (id) DO NOTHING",
         )
-        .bind(&facts.id)
+        .bind(plain(&facts.id))
         .bind(facts.topic.as_deref().map(plain))
         .bind(facts.partition)
         .bind(facts.offset)
@@ -38,7 +38,7 @@ pub async fn keep(writer: &SqlitePool, letters: &[Letter]) -> Result<u64, StoreE
         .bind(headers_to_json(&content.headers))
         .bind(data)
         .bind(data_bytes)
-        .bind(&facts.obstacle)
+        .bind(facts.obstacle.as_deref().map(plain))
         .bind(&facts.letter)
         .bind(alert)
         .bind(now())
@@ -125,16 +125,16 @@ pub async fn note_alert_failure(
     noted.execute(writer).await.map(drop).map_err(|e| failed("noting an alert that failed", e))
 }
 
-pub async fn forget(writer: &SqlitePool, keep: Duration, most: i64) -> Result<u64, StoreError> {
+pub async fn forget(writer: &SqlitePool, keep: Duration, replayed: Duration, most: i64) -> Result<u64, StoreError> {
     let mut gone = 0;
     for _ in 0..TIDY_STEPS {
         let forgotten = sqlx::query(
             "DELETE FROM failed_messages WHERE seq IN (SELECT seq FROM failed_messages \
-               WHERE kept_at < $1 \
+               WHERE kept_at < $1 AND (replayed_at IS NULL OR replayed_at < $4) \
                   OR seq <= (SELECT seq FROM failed_messages ORDER BY seq DESC LIMIT 1 OFFSET $2) \
                ORDER BY seq LIMIT $3)",
         );
-        let forgotten = forgotten.bind(before(keep)).bind(most).bind(TIDY_STEP).execute(writer).await;
+        let forgotten = forgotten.bind(before(keep)).bind(most).bind(TIDY_STEP).bind(before(replayed)).execute(writer).await;
         let step = forgotten.map_err(|e| failed("forgetting old dead letters", e))?.rows_affected();
         gone += step;
         if (step as i64) < TIDY_STEP {

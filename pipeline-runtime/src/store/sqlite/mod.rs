@@ -152,8 +152,12 @@ impl Store for SqliteStore {
         within(async { asked.await.map(drop).map_err(|e| failed("asking SQLite", e)) }).await
     }
 
-    async fn tidy(&self, keep: Duration) -> Result<Vec<Expired>, StoreError> {
+    async fn tidy(&self, keep: Duration) -> Result<bool, StoreError> {
         within(tidy::tidy(&self.database.writer, keep)).await
+    }
+
+    async fn expired(&self, keep: Duration) -> Result<Vec<Expired>, StoreError> {
+        within(tidy::expired(&self.database.writer, keep)).await
     }
 
     async fn forget(&self, event_ids: &[String]) -> Result<(), StoreError> {
@@ -195,8 +199,8 @@ impl FailedMessages for SqliteStore {
         within(letters::note_alert_failure(&self.database.writer, id, reason, tried, again)).await
     }
 
-    async fn forget_letters(&self, keep: Duration, most: i64) -> Result<u64, StoreError> {
-        within(letters::forget(&self.database.writer, keep, most)).await
+    async fn forget_letters(&self, keep: Duration, replayed: Duration, most: i64) -> Result<u64, StoreError> {
+        within(letters::forget(&self.database.writer, keep, replayed, most)).await
     }
 }
 

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::super::suite::{self, Make, created, updated};
-use super::super::{Applied, Query, Store};
+use super::super::{Applied, Change, EXPIRED_AT_ONCE, Query, Store};
 use super::SqliteStore;
 use crate::sqlite::Place;
 use std::sync::Arc;
@@ -86,13 +86,24 @@ async fn tidying_forgets_what_is_old_and_keeps_what_is_not() {
     store.claim("r", [0; 32], Duration::ZERO).await.unwrap();
     store.tidy(Duration::from_secs(60)).await.unwrap();
     assert_eq!(store.apply(&batch).await.unwrap(), [Applied::Repeat, Applied::Repeat]);
-    store.tidy(Duration::ZERO).await.unwrap();
+    assert!(!store.tidy(Duration::ZERO).await.unwrap());
     let left: i64 = sqlx::query_scalar("SELECT (SELECT count(*) FROM applied_events) + (SELECT count(*) FROM request_claims)")
         .fetch_one(&store.database.readers)
         .await
         .unwrap();
     assert_eq!(left, 0);
     assert_eq!(store.apply(&batch[..1]).await.unwrap(), [Applied::Repeat], "an order is its own note");
+    suite::the_note_of_an_event_stays_with_its_dead_letter(&store).await;
+}
+
+#[tokio::test]
+async fn all_that_waited_too_long_are_handed_out_some_at_a_time() {
+    let store = memory(None).await;
+    let waiting: Vec<Change> = (0..=EXPIRED_AT_ONCE).map(|n| updated(&format!("o{n}"), &format!("e{n}"))).collect();
+    store.apply(&waiting).await.unwrap();
+    assert_eq!(store.expired(Duration::ZERO).await.unwrap().len(), EXPIRED_AT_ONCE);
+    assert_eq!(store.expired(Duration::ZERO).await.unwrap().len(), 1);
+    assert_eq!(store.expired(Duration::ZERO).await.unwrap().len(), 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Forgets what is old, and in a bounded store what is too much.
 
 use super::super::failure::failed;
-use super::super::{Expired, HANDED_OUT, StoreError, TIDY_LETTERS, TIDY_STEP, TIDY_STEPS, expired};
+use super::super::{EXPIRED_AT_ONCE, Expired, HANDED_OUT, StoreError, TIDY_STEP, TIDY_STEPS, handed_out};
 use super::read::array;
 use super::{before, now};
 use sqlx::{SqliteConnection, SqlitePool};
@@ -11,35 +11,45 @@ use std::time::Duration;
 /// has to fit a small pod: an order that sees more in its life is still known by the newest of them.
 const NOTES_PER_ORDER: i64 = 4;
 
-pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<Vec<Expired>, StoreError> {
+pub async fn tidy(writer: &SqlitePool, keep: Duration) -> Result<bool, StoreError> {
     let past = before(keep);
+    let mut more = false;
     for statement in [
-        // the lowest number that is not old ends it: no more is read than goes
-        "DELETE FROM applied_events WHERE seq IN (SELECT seq FROM applied_events WHERE seq < COALESCE(\
-           (SELECT seq FROM applied_events WHERE applied_at >= $1 ORDER BY seq LIMIT 1), 9223372036854775807) ORDER BY seq LIMIT $2)",
+        // the lowest number that is not old ends it: no more is read than goes, but for what has a dead letter
+        "DELETE FROM applied_events WHERE seq IN (SELECT seq FROM applied_events AS note WHERE seq < COALESCE(\
+           (SELECT seq FROM applied_events WHERE applied_at >= $1 ORDER BY seq LIMIT 1), 9223372036854775807) \
+           AND NOT EXISTS (SELECT 1 FROM failed_messages AS letter WHERE letter.event_id = note.event_id) ORDER BY seq LIMIT $2)",
         "DELETE FROM request_claims WHERE request IN \
            (SELECT request FROM request_claims WHERE claimed_at < $1 AND lease_until < $3 LIMIT $2)",
     ] {
-        for _ in 0..TIDY_STEPS {
+        let mut steps = 0..TIDY_STEPS;
+        more |= loop {
+            if steps.next().is_none() {
+                break true;
+            }
             let gone = sqlx::query(statement).bind(&past).bind(TIDY_STEP).bind(now()).execute(writer).await;
             if (gone.map_err(|e| failed("forgetting old notes", e))?.rows_affected() as i64) < TIDY_STEP {
-                break;
+                break false;
             }
-        }
+        };
     }
+    Ok(more)
+}
+
+pub async fn expired(writer: &SqlitePool, keep: Duration) -> Result<Vec<Expired>, StoreError> {
     let letters: Vec<(String, Option<String>)> = sqlx::query_as(
         "UPDATE early_events SET handed_at = $1 WHERE seq IN (SELECT seq FROM early_events \
            WHERE (refused IS NOT NULL OR arrived_at < $2) AND (handed_at IS NULL OR handed_at < $3) ORDER BY seq LIMIT $4) \
          RETURNING change, refused",
     )
     .bind(now())
-    .bind(&past)
+    .bind(before(keep))
     .bind(before(HANDED_OUT))
-    .bind(TIDY_LETTERS)
+    .bind(EXPIRED_AT_ONCE as i64)
     .fetch_all(writer)
     .await
     .map_err(|e| failed("looking for events that waited too long", e))?;
-    Ok(letters.into_iter().filter_map(expired).collect())
+    Ok(letters.into_iter().filter_map(handed_out).collect())
 }
 
 pub async fn forget(writer: &SqlitePool, event_ids: &[String]) -> Result<(), StoreError> {

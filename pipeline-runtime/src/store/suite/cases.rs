@@ -276,11 +276,11 @@ pub async fn dead_letters(store: &dyn Store) {
     let hour = Duration::from_secs(3600);
     let ours = |letters: Vec<Expired>| letters.into_iter().filter(|e| e.change.event_id.ends_with(&a)).collect::<Vec<_>>();
     // what contradicts its order is returned at once, with the reason; what only waits is not
-    let refused = ours(store.tidy(hour).await.unwrap());
+    let refused = ours(store.expired(hour).await.unwrap());
     assert_eq!(refused.iter().map(|e| &e.change).collect::<Vec<_>>(), [&stranger]);
     assert!(refused[0].refused.as_deref().is_some_and(|why| why.contains("tenant")), "{refused:?}");
-    assert_eq!(ours(store.tidy(hour).await.unwrap()), [], "somebody has it");
-    assert_eq!(ours(store.tidy(Duration::ZERO).await.unwrap()), [Expired { change: lost.clone(), refused: None }]);
+    assert_eq!(ours(store.expired(hour).await.unwrap()), [], "somebody has it");
+    assert_eq!(ours(store.expired(Duration::ZERO).await.unwrap()), [Expired { change: lost.clone(), refused: None }]);
     // once handed out it never takes effect
     assert_eq!(one(store, created(&b)).await, Applied::Done);
     assert_eq!(order(store, &b).await.total_amount.unwrap().0, "25.00");

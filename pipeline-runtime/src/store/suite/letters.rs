@@ -1,7 +1,8 @@
 //! Dead letters that are kept.
 
 use super::super::letters::{Content, Facts, Failed, FailedMessages, Filter, Letter};
-use super::make::{time, unique};
+use super::super::{Applied, Store};
+use super::make::{Make, created, time, unique, updated};
 use crate::broker::Header;
 use bytes::Bytes;
 use std::time::Duration;
@@ -42,6 +43,22 @@ pub async fn letters(store: &dyn FailedMessages) {
     what_was_replayed_is_not_the_next_to_be_replayed(store).await;
     an_alert_is_handed_out_once_until_it_is_told(store).await;
     the_old_and_the_oldest_of_too_many_go(store).await;
+}
+
+/// It tidies everything away, and so wants a store of its own.
+pub async fn the_note_of_an_event_stays_with_its_dead_letter(store: &(impl Store + FailedMessages)) {
+    let (order, topic) = (unique("o"), unique("noted"));
+    let [buried, other] = ["buried", "other"].map(|name| updated(&order, &format!("{name}-{order}")).append("payments", 1));
+    store.apply(&[created(&order), buried.clone(), other.clone()]).await.unwrap();
+    let mut letter = letter(&topic, 1);
+    letter.facts.event_id = Some(buried.event_id.clone());
+    store.keep(&[letter]).await.unwrap();
+    assert!(!store.tidy(Duration::ZERO).await.unwrap());
+    assert_eq!(store.apply(&[buried.clone()]).await.unwrap(), [Applied::Repeat], "a replay takes effect at most once");
+    assert_eq!(store.apply(&[other]).await.unwrap(), [Applied::Done], "who would remember all of them?");
+    assert_eq!(store.forget_letters(Duration::ZERO, Duration::ZERO, 1_000_000).await.unwrap(), 1);
+    store.tidy(Duration::ZERO).await.unwrap();
+    assert_eq!(store.apply(&[buried]).await.unwrap(), [Applied::Done]);
 }
 
 async fn each_is_kept_once_and_comes_back_as_it_was(store: &dyn FailedMessages) {
@@ -138,8 +155,11 @@ async fn the_old_and_the_oldest_of_too_many_go(store: &dyn FailedMessages) {
     let all: Vec<Letter> = (0..20).map(|number| letter(&topic, number)).collect();
     store.keep(&all).await.unwrap();
     let hour = Duration::from_secs(3600);
-    assert_eq!(store.forget_letters(hour, 1_000_000).await.unwrap(), 0);
-    assert!(store.forget_letters(hour, 5).await.unwrap() >= 15);
+    assert_eq!(store.forget_letters(hour, hour, 1_000_000).await.unwrap(), 0);
+    assert!(store.forget_letters(hour, hour, 5).await.unwrap() >= 15);
     assert_eq!(numbers(&store.list(&Filter::default(), None, 100).await.unwrap().letters), [19, 18, 17, 16, 15]);
-    assert_eq!(store.forget_letters(Duration::ZERO, 1_000_000).await.unwrap(), 5);
+    store.note_replay(&format!("{topic}/17"), "ann").await.unwrap();
+    assert_eq!(store.forget_letters(Duration::ZERO, hour, 1_000_000).await.unwrap(), 4);
+    assert_eq!(numbers(&store.list(&Filter::default(), None, 100).await.unwrap().letters), [17], "it may be under way");
+    assert_eq!(store.forget_letters(Duration::ZERO, Duration::ZERO, 1_000_000).await.unwrap(), 1);
 }

@@ -30,5 +30,5 @@ pub async fn run(store: Arc<dyn Store>) {
 }
 
 pub use crowd::many_workers_at_once;
-pub use letters::letters;
+pub use letters::{letters, the_note_of_an_event_stays_with_its_dead_letter};
 pub use make::{Make, created, unique, updated};

@@ -371,7 +371,10 @@ impl Store for FakeStore {
     async fn takes_changes(&self) -> Result<(), StoreError> {
         if self.locked.load(SeqCst) { Err(StoreError::Transient("somebody has locked the orders".into())) } else { Ok(()) }
     }
-    async fn tidy(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
+    async fn tidy(&self, _: Duration) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn expired(&self, _: Duration) -> Result<Vec<Expired>, StoreError> {
         Ok(Vec::new())
     }
     async fn forget(&self, _: &[String]) -> Result<(), StoreError> {

@@ -117,6 +117,11 @@ fn no_reason_says_what_a_field_says() {
     assert!(of_rules.contains("must begin with A") && !of_rules.contains("Berta"), "{of_rules}");
     let of_functions = reason(json!({"age": 200}));
     assert!(of_functions.contains("cannot be checked") && !of_functions.contains("Ann"), "{of_functions}");
+    let long = incoming("orders", r#"{"orderId": "o-1", "customerId": "c-42", "name": "Ann", "age": 1234567890123456789012}"#);
+    match understand(&config, &contract, &Codecs::default(), &long) {
+        Meaning::Broken(Failure { reason, .. }) => assert!(reason.starts_with("data.age has more digits") && !reason.contains("12345")),
+        _ => panic!("it cannot be read"),
+    }
     // What must be equal to be found opens as any field of the pipeline, and is not said either.
     let customer = event(&keyring(&[("2025-01", OLD)]), &plain(json!({}))).change.fields.customer;
     let of_moved = reason(json!({ "name": customer }));

@@ -15,11 +15,13 @@ use crds::runtime_config::{AlertConfig, AlertUrl, CodecConfig};
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 
-/// A store of letters that can be away.
+/// A store of letters that can be away, and takes none with this reason.
 struct Shelf {
     store: SqliteStore,
     away: AtomicBool,
 }
+
+const UNTAKEN: &str = "no store takes this";
 
 impl Shelf {
     async fn new() -> Arc<Shelf> {
@@ -41,7 +43,13 @@ impl Shelf {
 #[async_trait]
 impl FailedMessages for Shelf {
     async fn keep(&self, letters: &[Letter]) -> Result<u64, StoreError> {
-        if self.away.load(SeqCst) { Err(StoreError::Away("on request".into())) } else { self.store.keep(letters).await }
+        if self.away.load(SeqCst) {
+            return Err(StoreError::Away("on request".into()));
+        }
+        if letters.iter().any(|letter| letter.facts.reason == UNTAKEN) {
+            return Err(StoreError::Refused(UNTAKEN.into()));
+        }
+        self.store.keep(letters).await
     }
     async fn list(&self, filter: &Filter, below: Option<i64>, limit: u32) -> Result<FailedPage, StoreError> {
         self.store.list(filter, below, limit).await
@@ -64,8 +72,8 @@ impl FailedMessages for Shelf {
     async fn note_alert_failure(&self, id: &str, reason: &str, tried: bool, again: Option<Duration>) -> Result<(), StoreError> {
         self.store.note_alert_failure(id, reason, tried, again).await
     }
-    async fn forget_letters(&self, keep: Duration, most: i64) -> Result<u64, StoreError> {
-        self.store.forget_letters(keep, most).await
+    async fn forget_letters(&self, keep: Duration, replayed: Duration, most: i64) -> Result<u64, StoreError> {
+        self.store.forget_letters(keep, replayed, most).await
     }
 }
 
@@ -185,6 +193,20 @@ async fn a_store_that_is_away_loses_no_letter_and_nothing_is_committed_meanwhile
     shelf.away.store(false, SeqCst);
     scene.kept(2).await;
     assert_eq!(shelf.all().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_another_system_buries_keeps_no_other_letter_from_being_kept() {
+    let (scene, shelf) = (Scene::new(FakeStore::default()), Shelf::new().await);
+    let long = "i".repeat(3000);
+    for headers in [[(header::ID, "a\0b")], [(header::ID, &long)], [(header::REASON, UNTAKEN)], [(header::CUT_FROM, "9\0")]] {
+        scene.bury(b"{}", &headers);
+    }
+    let _reading = scene.review(&shelf);
+    scene.kept(3).await;
+    let all = shelf.all().await;
+    assert_eq!(all.len(), 3);
+    assert!(all.iter().all(|(failed, _)| failed.facts.id.len() == 36), "ids of ours: {all:?}");
 }
 
 fn alerting(when: &str, url: AlertUrl) -> Scene {
