@@ -123,7 +123,9 @@ async fn abandon(pipelines: &Api<DynamicObject>, name: &str, seen: &Seen) -> any
     let (epoch, backends) = seen.epoch_to_abandon().map_err(anyhow::Error::msg)?;
     let left = Stamp { lineage: seen.lineage().map_err(anyhow::Error::msg)?, epoch };
     annotate(pipelines, name, ABANDON_ANNOTATION, &left.to_string()).await?;
-    say(format!("workers leave {backends} as it is; what is left there is read later, and what it changes may come late"))?;
+    say(format!(
+        "workers leave {backends} as it is; what is left there is read later, as long as spec.backends has it, and what it changes may come late"
+    ))?;
     Ok(Some(End::Left { epoch }))
 }
 

@@ -73,7 +73,7 @@ fn left_behind(config: &RuntimeConfig, used: &BTreeMap<String, &'static str>) ->
     let (name, what_for) = used.iter().find(|(name, _)| !config.backends.iter().any(|backend| backend.name == *name.as_str()))?;
     let message = format!(
         "{name} is missing, and it {what_for}: put it back. To move away from it, switch spec.backend to another one beside it, \
-         and remove {name} once status.backend.phase is Steady"
+         and remove {name} once status.backend.phase is Steady (what was left on it by --abandon-drain goes with it)"
     );
     Some(Mistake::new("spec.backends", message))
 }

@@ -16,8 +16,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// In a Hold no list may take longer: what is decided without it is decided in time.
-const LIST_IN_HOLD: Duration = Duration::from_millis(500);
+/// While writes are held clients wait for each call: what is decided without a list is decided in time, and a write or a read whose answer
+/// was lost is made again. What the switch cannot do without has twice as long after each failure, since the API server may be slow and
+/// not mute.
+const CALL_IN_HOLD: Duration = Duration::from_millis(500);
 /// A Hold that lasts longer is shown in status, with who is missing; most are over before.
 const SHOWN_AFTER: Duration = Duration::from_millis(300);
 /// Steps of one go. There are never more than a few: this only bounds a mistake.
@@ -81,7 +83,6 @@ impl Inbox {
 pub async fn run(context: Arc<Context>, inbox: Arc<Inbox>, mut wanted: watch::Receiver<Arc<Wanted>>, mut leaving: watch::Receiver<bool>) {
     let first = wanted.borrow_and_update().clone();
     let mut driver = Driver::new(context, inbox.clone(), first);
-    let mut failures = 0;
     loop {
         driver.wanted = wanted.borrow_and_update().clone();
         driver.leaving = *leaving.borrow_and_update();
@@ -90,7 +91,7 @@ pub async fn run(context: Arc<Context>, inbox: Arc<Inbox>, mut wanted: watch::Re
         match outcome {
             Ok(_) if driver.leaving => return,
             Ok(next) => {
-                failures = 0;
+                driver.failures = 0;
                 tokio::select! {
                     () = inbox.wake.notified() => {}
                     () = driver.until(next) => {}
@@ -104,10 +105,10 @@ pub async fn run(context: Arc<Context>, inbox: Arc<Inbox>, mut wanted: watch::Re
                 // Not woken meanwhile: what fails must not be tried as often as something happens. But who leaves has no time.
                 let longest = if driver.holds { LONGEST_RETRY_IN_HOLD } else { LONGEST_RETRY };
                 tokio::select! {
-                    () = tokio::time::sleep(RETRY.saturating_mul(1 << failures.min(10)).min(longest)) => {}
+                    () = tokio::time::sleep(RETRY.saturating_mul(1 << driver.failures.min(10)).min(longest)) => {}
                     changed = leaving.changed() => if changed.is_err() { return },
                 }
-                failures += 1;
+                driver.failures += 1;
                 if wanted.has_changed().is_err() {
                     return;
                 }
@@ -121,8 +122,10 @@ struct Driver {
     inbox: Arc<Inbox>,
     wanted: Arc<Wanted>,
     leaving: bool,
-    /// Writes were held when the state was seen last.
+    /// Writes are held, for all that is known.
     holds: bool,
+    /// In a row.
+    failures: u32,
     sight: Sight,
     /// The state as this process wrote or read it last, as long as the watch tells of no other.
     known: Option<StateMap>,
@@ -154,7 +157,8 @@ impl Driver {
             inbox,
             wanted,
             leaving: false,
-            holds: false,
+            holds: true,
+            failures: 0,
             sight,
             known,
             newest,
@@ -194,9 +198,10 @@ impl Driver {
         }
         // Who has just begun to lead knows the newest one from status, which has to be read first: what is older then was put back.
         if self.newest.is_none() {
-            self.newest = View::read(&self.context, &self.wanted).await?.and_then(|view| view.mirror).and_then(Result::ok);
+            let view = self.in_time(View::read(&self.context, &self.wanted)).await?;
+            self.newest = view.and_then(|view| view.mirror).and_then(Result::ok);
         }
-        match state_map::read(&self.context, &self.wanted).await? {
+        match self.in_time(state_map::read(&self.context, &self.wanted)).await? {
             Found::State(map) => match &self.newest {
                 Some(newest) if newest.same_lineage(map.state.lineage()) && newest.revision() > map.state.revision() => {
                     let newest = newest.clone();
@@ -262,6 +267,16 @@ impl Driver {
             self.will_tell(&map.state, [told::event(EventType::Warning, "SwitchStateRebuilt", note)]);
         }
         Ok(replaced)
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        if !self.holds {
+            return call.await;
+        }
+        let after = CALL_IN_HOLD.saturating_mul(1 << self.failures.min(5));
+        let Wanted { namespace, name, .. } = &*self.wanted;
+        let late = |_| Error::Deadline { doing: format!("switching {namespace}/{name}, where writes may be held"), after };
+        timeout(after, call).await.map_err(late)?
     }
 
     async fn in_trouble(&mut self, trouble: Trouble) -> Result<Option<StateMap>, Error> {
@@ -342,7 +357,7 @@ impl Driver {
         let of = (state.lineage().clone(), state.revision());
         let pods = context.now() >= self.look;
         async move {
-            match timeout(LIST_IN_HOLD, members::list(&context, &wanted.namespace, &wanted.name, of, pods)).await {
+            match timeout(CALL_IN_HOLD, members::list(&context, &wanted.namespace, &wanted.name, of, pods)).await {
                 Ok(Ok(roll)) => return Some(roll),
                 Ok(Err(error)) => tracing::warn!(%error, "the members were not listed"),
                 Err(_) => tracing::warn!("the members were not listed in time"),
@@ -359,7 +374,7 @@ impl Driver {
             }
             Ok::<_, Error>(())
         };
-        if let Ok(Err(error)) = timeout(LIST_IN_HOLD, showing).await {
+        if let Ok(Err(error)) = timeout(CALL_IN_HOLD, showing).await {
             tracing::warn!(%error, "a Hold is not shown in status");
         }
     }
@@ -414,7 +429,8 @@ impl Driver {
             self.show(&mut view, state, why.as_deref(), &ignored).await?;
             self.look_again(state);
         }
-        let look = moves.then_some(self.look);
+        // Also while an old broker drains: a watch may be mute, and nothing of the new one is read until it is known that it is drained.
+        let look = (moves || state.drains()).then_some(self.look);
         self.asking = prepares.then(|| state.revision());
         self.known = Some(map);
         Ok(Next::Wait([until, look].into_iter().flatten().min()))
@@ -487,7 +503,9 @@ impl Driver {
 
     async fn write(&mut self, map: StateMap, next: SwitchState) -> Result<Next, Error> {
         let before = map.state.clone();
-        let Some(map) = state_map::replace(&self.context, &self.wanted, map, next).await? else { return Ok(Next::Step) };
+        self.holds |= matches!(next.phase(), Phase::Hold { .. });
+        let written = self.in_time(state_map::replace(&self.context, &self.wanted, map, next)).await?;
+        let Some(map) = written else { return Ok(Next::Step) };
         self.see(&map.state);
         self.context.metrics.switch_written();
         let (after, now) = (&map.state, self.context.now());

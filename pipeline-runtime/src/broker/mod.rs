@@ -10,6 +10,7 @@ pub mod kafka;
 use crate::publish::Pass;
 use async_trait::async_trait;
 use bytes::Bytes;
+use crds::runtime_config::TopicConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -156,6 +157,18 @@ pub struct TopicWish {
     pub replicas: Option<u32>,
     pub retention: Duration,
     pub max_message_bytes: usize,
+}
+
+impl TopicWish {
+    pub fn of(topic: &TopicConfig) -> TopicWish {
+        TopicWish {
+            name: topic.name.clone(),
+            partitions: topic.partitions,
+            replicas: topic.replicas,
+            retention: topic.retention,
+            max_message_bytes: topic.max_message_bytes,
+        }
+    }
 }
 
 /// A group's position in a partition: the next offset to read, and what was noted with it.

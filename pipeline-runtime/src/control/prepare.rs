@@ -42,6 +42,12 @@ pub async fn usable(broker: &dyn Broker, needs: &Needs) -> Result<(), String> {
             let why = made.as_ref().err().map(|error| format!(" (making it failed: {error})"));
             return Err(format!("{missing}{}", why.unwrap_or_default()));
         };
+        if facts.max_message_bytes.is_none() {
+            let (topic, wanted) = (&wish.name, wish.max_message_bytes);
+            tracing::warn!(
+                "whether topic {topic} on {name} takes messages of {wanted} bytes is not known: our user may not see its settings"
+            );
+        }
         if let Some(most) = facts.max_message_bytes.filter(|most| *most < wish.max_message_bytes) {
             let (topic, wanted) = (&wish.name, wish.max_message_bytes);
             return Err(format!("topic {topic} on {name} takes messages of {most} bytes, and the document says {wanted}: raise it there"));

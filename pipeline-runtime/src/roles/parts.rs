@@ -138,14 +138,7 @@ pub fn keys_in(secret: &SecretRef, secrets: &Secrets, beside: &mut Beside) -> an
 }
 
 pub fn wishes(topics: &[TopicConfig]) -> Vec<TopicWish> {
-    let wish = |t: &TopicConfig| TopicWish {
-        name: t.name.clone(),
-        partitions: t.partitions,
-        replicas: t.replicas,
-        retention: t.retention,
-        max_message_bytes: t.max_message_bytes,
-    };
-    topics.iter().map(wish).collect()
+    topics.iter().map(TopicWish::of).collect()
 }
 
 /// What a process of these roles needs of a broker, and no more: pods of another role may be others there, with rights of their own.

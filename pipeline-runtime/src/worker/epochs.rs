@@ -4,7 +4,7 @@
 use super::fence::States;
 use super::offsets::noted_seal;
 use super::{Shared, WorkerError};
-use crate::broker::{BrokerError, Commit, Partition};
+use crate::broker::{BrokerError, Commit, Partition, TopicWish};
 use crate::control::Switching;
 use crate::publish::{Unsealed, seal};
 use crds::switch::{Reading, Stamp, SwitchState, drained};
@@ -22,8 +22,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 const SAY_EVERY: u32 = 15;
 /// Other workers commit too, and nobody tells us of it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A drain that lasts says so often in the log what it waits for.
-const SAY_WAITING_EVERY: Duration = Duration::from_secs(15);
+/// A drain that lasts says so often in the log what it waits for, and seals what may have come later.
+const SAY_WAITING_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 const MOST_SAID: usize = 10;
 
 /// Writes the seals that are missing on this engine's backend.
@@ -105,22 +105,46 @@ async fn own_partitions(shared: &Shared) -> Result<Vec<Partition>, BrokerError> 
     let broker = &shared.deps.broker;
     let mut partitions = Vec::new();
     for name in &shared.own {
-        let count = in_time(broker.name(), broker.partitions(name)).await?;
-        let config = shared.deps.config.load();
-        let wanted = config.topic(name).map_or(0, |topic| topic.partitions);
-        let count = count.ok_or_else(|| BrokerError::NoTopic { backend: broker.name().into(), topic: name.clone(), partitions: wanted })?;
+        let count = match in_time(broker.name(), broker.partitions(name)).await? {
+            Some(count) => count,
+            None => make_topic(shared, name).await?,
+        };
         let topic: Arc<str> = name.as_str().into();
         partitions.extend((0..count).map(|number| Partition { topic: topic.clone(), number }));
     }
     Ok(partitions)
 }
 
+/// One that came into the document when orders were written elsewhere already is sealed and read here like all others.
+async fn make_topic(shared: &Shared, name: &str) -> Result<i32, BrokerError> {
+    let broker = &shared.deps.broker;
+    let config = shared.deps.config.load_full();
+    let missing = |partitions| BrokerError::NoTopic { backend: broker.name().into(), topic: name.into(), partitions };
+    let wish = TopicWish::of(config.topic(name).ok_or_else(|| missing(0))?);
+    let partitions = wish.partitions;
+    in_time(broker.name(), broker.ensure_topics(&[wish])).await?;
+    in_time(broker.name(), broker.partitions(name)).await?.ok_or_else(|| missing(partitions))
+}
+
 /// What a look at the group's commits has found.
 enum Drain {
     /// It is over, and this is to be told.
     Over,
-    /// In these partitions the seal is not passed, or not yet committed as passed.
-    Waits(Vec<Partition>),
+    /// In these partitions the seal is not passed, or not yet committed as passed; in some of them nothing is committed at all.
+    Waits { partitions: Vec<Partition>, untouched: Vec<Partition> },
+}
+
+/// A partition that was made after its broker was sealed has no seal: it gets one. One that is only not reached yet gets a second, which
+/// every reader passes over.
+async fn seal_again(shared: &Shared, switching: &Switching, state: &SwitchState, untouched: &[Partition]) {
+    let (lineage, epoch) = (state.lineage(), state.active().epoch);
+    if untouched.is_empty() || switching.reader(|reader| reader.to_seal().any(|open| open.epoch == epoch)) {
+        return; // or whoever seals is at it
+    }
+    if let Err(unsealed) = seal(&*shared.deps.broker, Stamp { lineage, epoch }, untouched, SEAL_DEADLINE).await {
+        let reason = unsealed.to_string();
+        tracing::warn!(backend = shared.deps.broker.name(), epoch, reason, "partitions that may have come later cannot be sealed yet");
+    }
 }
 
 /// While the state drains and this engine's backend is what is read: looks whether all of the group have passed the seals.
@@ -150,8 +174,9 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
         let (backend, epoch) = (shared.deps.broker.name(), state.active().epoch);
         match looked {
             Ok(Drain::Over) => switching.tell(),
-            Ok(Drain::Waits(partitions)) => {
+            Ok(Drain::Waits { partitions, untouched }) => {
                 if due {
+                    seal_again(&shared, &switching, &state, &untouched).await;
                     let mut ours = shared.desk().describe(&partitions);
                     let others = partitions.len() - ours.len();
                     ours.truncate(MOST_SAID);
@@ -188,12 +213,16 @@ async fn look(
     let waits = |partitions: &[Partition]| -> Vec<Partition> {
         partitions.iter().filter(|partition| !drained(state, [note(partition).as_deref()])).cloned().collect()
     };
+    let waiting = |partitions: Vec<Partition>| {
+        let untouched = partitions.iter().filter(|partition| !commits.contains_key(partition)).cloned().collect();
+        Ok(Drain::Waits { partitions, untouched })
+    };
     if let Some(known) = known {
         let waits = waits(known);
         if !waits.is_empty() {
             // What we have committed there may have been set back since: a request that was long on its way can come behind a newer one.
             shared.desk().doubt(&waits, &commits);
-            return Ok(Drain::Waits(waits));
+            return waiting(waits);
         }
     }
     // Before it is told they are counted once more: a partition that was added meanwhile may hold messages.
@@ -203,5 +232,5 @@ async fn look(
         let same = reader.state().same_lineage(state.lineage()) && reader.state().active() == state.active();
         same && reader.look_at_drain(notes.iter().map(Option::as_deref))
     });
-    Ok(if over { Drain::Over } else { Drain::Waits(waits(partitions)) })
+    if over { Ok(Drain::Over) } else { waiting(waits(partitions)) }
 }

@@ -179,7 +179,7 @@ impl Shared {
         let (tracer, trace) = (self.deps.publisher.tracer(), work.trace());
         let span = tracer.child(trace);
         let trace = span.map(|span| span.context).or(trace);
-        let answer = client.tell(&callback.url, &callback.url, callback.timeout, &then.event_id, body.clone(), trace).await;
+        let answer = client.tell(&callback.url, &callback.url, callback.timeout, &then.known_as, body.clone(), trace).await;
         tracer.end(span, || answer.said());
         match answer {
             Answer::Taken => {

@@ -9,7 +9,7 @@ use crate::pii::Unreadable;
 use crate::store::Change;
 use bytes::Bytes;
 use crds::json::Json;
-use crds::pipeline::{Invalid, Producers};
+use crds::pipeline::{Effect, Invalid, Producers};
 use crds::runtime_config::{RuntimeConfig, TopicConfig};
 use serde_json::json;
 use std::borrow::Cow;
@@ -39,10 +39,12 @@ pub struct Event {
     pub then: Option<Then>,
 }
 
-/// What follows from an event once its change is in the store. Ids derive from the event's, so that a repeat is a repeat there too.
+/// What follows from an event once its change is in the store.
 #[derive(Clone, Debug)]
 pub struct Then {
     pub event_id: String,
+    /// What the event is known as to those who are told of it, by which a repeat is a repeat there too.
+    pub known_as: String,
     pub messages: Vec<Outgoing>,
     /// The body for the callback.
     pub call: Option<Bytes>,
@@ -170,12 +172,17 @@ fn meaning(
     content: [u8; 32],
 ) -> Result<Meaning, Not> {
     let change = event.change(view, content, codec::place(&message.at))?;
+    // A Create is known by its order, whatever its message is called.
+    let known_as = match change.effect {
+        Effect::Create => format!("{}/{}", change.event, change.order_id),
+        _ => change.event_id.clone(),
+    };
     let mut messages = Vec::new();
     for (index, emission) in event.emissions(view)?.into_iter().enumerate() {
-        messages.extend(emitted(config, contract, codecs, view, &change.event_id, index, emission)?);
+        messages.extend(emitted(config, contract, codecs, view, &known_as, index, emission)?);
     }
     let call = config.worker.as_ref().and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
-    let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), messages, call });
+    let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), known_as, messages, call });
     Ok(Meaning::Event(Box::new(Event { change, then })))
 }
 
@@ -195,13 +202,13 @@ fn emitted(
     contract: &Contract,
     codecs: &Codecs,
     source: &Message<'_>,
-    event_id: &str,
+    known_as: &str,
     index: usize,
     emission: Emission,
 ) -> Result<Option<Outgoing>, Not> {
     let Some(topic) = config.topic(&emission.topic) else { return Ok(None) };
     let id =
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_id}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{known_as}/{}/{}/{index}", emission.topic, emission.event_type).as_bytes()).to_string();
     let carried = [attribute::REQUEST_ID, attribute::PRINCIPAL, attribute::CORRELATION_ID, "traceparent"];
     let carried = carried.into_iter().filter_map(|name| {
         let value = source.decoded.attributes.get(name)?.as_str()?;

@@ -145,7 +145,7 @@ impl<'a> Expressions<'a> {
         {
             return Some(message);
         }
-        if let Some(message) = self.never_holds(used, expression) {
+        if let Some(message) = self.never_holds(used, expression).or_else(|| self.names_nothing(used, expression)) {
             return Some(message);
         }
         let example = self.event.example.as_ref().map(|example| &example.0);
@@ -183,6 +183,19 @@ impl<'a> Expressions<'a> {
         let of =
             if expression.asks_only(&[]) { String::new() } else { format!(" for the event's topics, which are {}", topics.join(", ")) };
         never.then(|| format!("never holds{of}: {so}"))
+    }
+
+    /// By its id an event is known again, and by its order's id what it changes.
+    fn names_nothing(&self, used: &Use<'_>, expression: &Compiled) -> Option<String> {
+        let whose = used.place.strip_prefix(self.place).map(|what| what.trim_start_matches('.'));
+        let all = match whose? {
+            "id" => "all events would be one, and only the first take effect",
+            "order.id" if used.wanted == Wanted::Text => "all orders would be one",
+            _ => return None,
+        };
+        expression
+            .asks_only(&["topic"])
+            .then(|| format!("is the same for every message, so that {all}: read a field of it, such as data.orderId"))
     }
 
     /// The schema says which types meet, also in fields that the example lacks.

@@ -1,8 +1,10 @@
 use super::expressions::Expressions;
 use super::{Found, no_such};
-use crate::expression::{self, Scope};
+use crate::expression::{self, Compiled, Input, Scope};
+use crate::json::{Json, Object};
 use crate::mistake::below;
 use crate::pipeline::*;
+use chrono::DateTime;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -135,10 +137,25 @@ fn tenants(spec: &OrderPipelineSpec, worker: &Worker, found: &mut Found) {
 fn alert_when(alert: &Alert, found: &mut Found) {
     let Some(when) = &alert.when else { return };
     let mistake = match expression::compile(when, &Scope::default()) {
-        Ok(compiled) => compiled.never_bool(None),
+        Ok(compiled) => compiled.never_bool(None).or_else(|| of_letter_types(&compiled)),
         Err(error) => Some(error.to_string()),
     };
     mistake.into_iter().for_each(|mistake| found.add("spec.worker.deadLetters.alert.when", mistake));
+}
+
+/// What a dead letter says of itself has types, whatever the message was.
+fn of_letter_types(when: &Compiled) -> Option<String> {
+    let said = [("errorType", Json::from("store")), ("reason", Json::from("example")), ("attempts", Json::from(5i64))];
+    let attributes: Object<'_> = said.into_iter().collect();
+    let input = Input {
+        topic: "example",
+        key: None,
+        id: "example",
+        publish_time: DateTime::UNIX_EPOCH,
+        attributes: &attributes,
+        data: &Json::Null,
+    };
+    when.type_error(&input).map(|message| format!("does not go together: {message}"))
 }
 
 fn scaling(place: &str, scaling: Option<&Scaling>, found: &mut Found) {

@@ -175,6 +175,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("worker: {", "worker: {deadLetters: {alert: {url: 'http://x', timeout: 2m}}, ", "spec.worker.deadLetters.alert.timeout", "at most 60s"),
     ("worker: {", "worker: {deadLetters: {alert: {url: 'http://x', when: atributes.severity == 'x'}}, ", "spec.worker.deadLetters.alert.when", "atributes"),
     ("worker: {", "worker: {deadLetters: {alert: {url: 'http://x', when: topic}}, ", "spec.worker.deadLetters.alert.when", "must give true or false"),
+    ("worker: {", "worker: {deadLetters: {alert: {url: 'http://x', when: attributes.attempts > '3'}}, ", "spec.worker.deadLetters.alert.when", "does not go together"),
     ("worker: {", "worker: {scaling: {min: 4, max: 3}, ", "spec.worker.scaling.min", "more than max"),
     ("api: {", "api: {template: {labels: {app.kubernetes.io/name: x}}, ", "spec.api.template.labels[\"app.kubernetes.io/name\"]", "set by the operator"),
     ("api: {", "api: {template: {nodeSelector: {a b: x}}, ", "spec.api.template.nodeSelector[\"a b\"]", "is no name of a label"),
@@ -182,6 +183,8 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("topics: [updates]", "topics: [orders]", "spec.events[1].key", "their keys must be the same, but are data.orderId and data.customerId"),
     ("topics: [updates]", "topics: [orders-dlq]\n  - name: X\n    topics: [updates]", "spec.events[1].topics[0]", "there is no topic orders-dlq"),
     ("{name: updates}", "{name: updates, deadLetter: {topic: orders}}", "spec.events[0].topics", "holds the dead letters of updates"),
+    ("key: data.customerId", "key: data.customerId\n    id: \"'x'\"", "spec.events[0].id", "is the same for every message"),
+    ("append: {notes: data.notes}", "order: {id: \"'x'\"}", "spec.events[1].order.id", "is the same for every message"),
     ("api: {", "api: {template: {resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}, ", "spec.api.template.resources.requests.cpu", "is 2, more than the limit, which is 1500m"),
     ("api: {", "api: {template: {resources: {limits: {memory: 128}}}, ", "spec.api.template.resources.limits.memory", "is 128, with which no process could start"),
     ("api: {", "api: {template: {resources: {limits: {memory: 31Mi}}}, ", "spec.api.template.resources.limits.memory", "at least 32Mi"),
@@ -212,6 +215,15 @@ fn every_broken_document_is_refused_with_its_place_and_reason() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn dead_letters_are_not_put_among_events() {
+    let text = SOUND
+        .replace("{name: updates}", "{name: updates, deadLetter: {topic: dead}}\n  - {name: dead}")
+        .replace("  store: {postgres", "  - {name: Buried, topics: [dead], effect: None}\n  store: {postgres");
+    let found = mistakes(&text);
+    assert!(found.len() == 1 && found[0].contains("deadLetter.topic: dead is read as Buried"), "{found:?}");
 }
 
 #[test]

@@ -53,6 +53,18 @@ fn dead_letters(spec: &OrderPipelineSpec, place: &str, topic: &Topic, found: &mu
         found.add(place, format!("dead letters would go round for ever: {}", way.join(" -> ")));
         return;
     }
+    // What the pipeline itself would write there is told of its writers.
+    let written = [spec.api_creates(), spec.api_updates(), spec.generator_publishes()];
+    let read = |event: &&Event| event.topics.iter().any(|name| name.as_str() == target);
+    let by_others = |event: &&Event| !written.iter().flatten().any(|name| event.name == *name.as_str());
+    if let Some(event) = spec.events.iter().filter(read).find(by_others) {
+        let message = format!(
+            "{target} is read as {}: dead letters would be taken for events, and events for dead letters; name a topic of their own",
+            event.name
+        );
+        found.add(place, message);
+        return;
+    }
     let Some(declared) = spec.topic(&target) else { return };
     let (room, largest) = (declared.max_message_size.bytes(), topic.max_message_size.bytes());
     if room < largest {

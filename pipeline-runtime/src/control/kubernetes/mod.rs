@@ -15,7 +15,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crds::member::{BackendRequest, MemberPod, PipelineMemberSpec, Role};
 use crds::pipeline::Name;
 use crds::runtime_config::RuntimeConfig;
-use crds::switch::{self, Rule, Rules, Source, SwitchState};
+use crds::switch::{self, Phase, Rule, Rules, Source, SwitchState};
 use kube::{Api, Client};
 use member::Members;
 use state::Origin;
@@ -29,6 +29,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const CUT_OFF_AFTER: Duration = Duration::from_secs(600);
 /// How often a pod reads the state although nothing was told: so it knows that it is not cut off, and misses nothing for ever.
 const READ_EVERY: Duration = Duration::from_secs(60);
+/// A watch can be mute, and a pod that misses the end of a Hold goes on holding.
+const READ_EVERY_IN_HOLD: Duration = Duration::from_secs(1);
+/// While a switch is prepared, or an old broker drains and nothing of the new one is read.
+const READ_EVERY_IN_SWITCH: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -120,6 +124,7 @@ impl Member {
             () = keep(publisher.clone(), needs, changed.clone()) => {}
             () = self.origin.watch(|source, state| self.obey(source, &state)) => {}
             () = state::follow_file(self.file.clone(), |source, state| self.obey(source, &state)) => {}
+            () = self.tick() => {}
             () = self.read_now_and_then() => {}
             () = self.answer(&publisher, &switching, &changed) => {}
         }
@@ -131,28 +136,48 @@ impl Member {
         }
     }
 
-    async fn read_now_and_then(&self) {
+    async fn tick(&self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = Instant::now();
         loop {
             ticks.tick().await;
             self.gate.tick();
-            if last.elapsed() < READ_EVERY {
+        }
+    }
+
+    async fn read_now_and_then(&self) {
+        let (mut read, mut looked) = (Instant::now(), Instant::now());
+        loop {
+            sleep(TICK).await;
+            if read.elapsed() < self.read_every() {
                 continue;
             }
-            last = Instant::now();
+            read = Instant::now();
             // Whoever deletes it takes this pod out of the count: it has to be back before the next switch.
-            if self.members.exists().await == Ok(false) {
-                tracing::warn!("somebody has deleted this pod's PipelineMember; it joins again");
-                let _ = self.members.write(&self.spec).await;
-                self.request.send_modify(|_| {}); // and says again what it has to say
+            if looked.elapsed() >= READ_EVERY {
+                looked = read;
+                if self.members.exists().await == Ok(false) {
+                    tracing::warn!("somebody has deleted this pod's PipelineMember; it joins again");
+                    let _ = self.members.write(&self.spec).await;
+                    self.request.send_modify(|_| {}); // and says again what it has to say
+                }
             }
             match self.origin.read().await {
                 Ok(Some(state)) => self.obey(Source::Quorum, &state),
                 Ok(None) => self.gate.heard(),
                 Err(why) => tracing::debug!("the state of the switch cannot be read: {why}"),
             }
+        }
+    }
+
+    fn read_every(&self) -> Duration {
+        let Some(states) = self.gate.states() else { return READ_EVERY };
+        let state = states.borrow();
+        match state.phase() {
+            Phase::Hold { .. } => READ_EVERY_IN_HOLD,
+            Phase::Prepare { .. } => READ_EVERY_IN_SWITCH,
+            Phase::Steady if state.drains() => READ_EVERY_IN_SWITCH,
+            Phase::Steady => READ_EVERY,
         }
     }
 

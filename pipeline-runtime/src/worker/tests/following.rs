@@ -65,6 +65,22 @@ async fn emissions_have_the_same_ids_each_time_and_precede_the_commit() {
 }
 
 #[tokio::test]
+async fn what_follows_from_an_order_that_comes_again_under_another_id_is_a_repeat_too() {
+    let (callback, calls) = service(|_, _| 204).await;
+    let mut scene = Scene::emitting(FakeStore::default(), EMITS);
+    scene.config.worker.as_mut().unwrap().callback = Some(callback);
+    scene.publish("Placed", "O0", "sent", ", \"quantity\": 1");
+    scene.publish("Placed", "O0", "sent again\n", ", \"quantity\": 1");
+    scene.publish("Noted", "O0", "a\n%", ", \"note\": 1");
+    scene.run_until_drained().await;
+    assert_eq!(ids(&calls), ["Placed/O0", "Placed/O0", "a%0A%25"], "in a header");
+    let emitted = scene.broker.messages("shipments");
+    let ids: Vec<_> = emitted.iter().map(|m| m.header("id").unwrap().to_vec()).collect();
+    assert_eq!((ids.len(), &ids[..2]), (4, &ids[2..]));
+    assert_eq!(scene.letters(header::REASON), [""; 0]);
+}
+
+#[tokio::test]
 async fn an_emission_that_is_refused_for_good_ends_as_a_dead_letter() {
     let scene = Scene::emitting(FakeStore::default(), EMITS);
     scene.broker.refuse.lock().unwrap().insert("shipments".into(), true);
@@ -114,7 +130,7 @@ async fn the_callback_is_told_of_each_event_in_the_order_of_its_order_and_again_
     scene.config.worker.as_mut().unwrap().callback = Some(callback);
     scene.place_many(1, 2);
     scene.run_until_drained().await;
-    assert_eq!(ids(&calls), ["O0-0", "O0-1", "O0-1", "O0-1", "O0-2"]);
+    assert_eq!(ids(&calls), ["Placed/O0", "O0-1", "O0-1", "O0-1", "O0-2"]);
     let body: serde_json::Value = serde_json::from_str(&calls.lock().unwrap()[0].1).unwrap();
     assert_eq!((&body["id"], &body["type"], &body["data"]["quantity"]), (&"O0-0".into(), &"Placed".into(), &1.into()));
     assert_eq!(scene.letters(header::REASON), [""; 0]);
@@ -123,7 +139,7 @@ async fn the_callback_is_told_of_each_event_in_the_order_of_its_order_and_again_
 
 #[tokio::test]
 async fn an_event_that_the_callback_refuses_is_a_dead_letter_at_once() {
-    let (callback, calls) = service(|id, _| if id == "O0-0" { 400 } else { 200 }).await;
+    let (callback, calls) = service(|id, _| if id == "Placed/O0" { 400 } else { 200 }).await;
     let mut scene = Scene::new(FakeStore::default());
     scene.config.worker.as_mut().unwrap().callback = Some(callback);
     scene.place_many(2, 0);
@@ -168,18 +184,18 @@ async fn a_callback_that_nobody_answers_for_costs_not_even_a_single_event_its_on
     assert_eq!((scene.letters(header::REASON), circuit.times()), (vec![], 1));
     scene.config.worker.as_mut().unwrap().callback = Some(callback);
     scene.run_until_drained().await;
-    assert_eq!(ids(&calls), ["O0-0"]);
+    assert_eq!(ids(&calls), ["Placed/O0"]);
 }
 
 #[tokio::test]
 async fn a_callback_that_takes_too_long_for_one_event_ends_as_its_dead_letter() {
-    let (callback, calls) = service(|id, _| if id == "O0-0" { SILENT } else { 200 }).await;
+    let (callback, calls) = service(|id, _| if id == "Placed/O0" { SILENT } else { 200 }).await;
     let mut scene = Scene::new(FakeStore::default());
     scene.config.worker.as_mut().unwrap().callback = Some(CallbackConfig { timeout: Duration::from_millis(500), ..callback });
     scene.place_many(2, 0);
     scene.run_until_drained().await;
     assert_eq!((scene.letters(header::ERROR_TYPE), scene.letters(header::ATTEMPTS)), (vec!["callback".to_owned()], vec!["3".to_owned()]));
-    assert_eq!(ids(&calls).iter().filter(|id| *id == "O0-0").count(), 3);
+    assert_eq!(ids(&calls).iter().filter(|id| *id == "Placed/O0").count(), 3);
 }
 
 #[tokio::test]

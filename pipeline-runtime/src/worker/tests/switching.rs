@@ -385,6 +385,26 @@ async fn a_seal_with_an_empty_body_ends_its_epoch_as_one_with_none() {
 }
 
 #[tokio::test]
+async fn a_partition_that_is_made_after_its_broker_was_sealed_is_sealed_too() {
+    let mut moving = Move::new(FakeStore::default());
+    moving.write(1, 0..=0).await;
+    moving.switch_to("B");
+    let later = (moving.scene.partition_on(&moving.scene.broker, "O0").number + 1) % 4;
+    for number in (0..4).filter(|number| *number != later) {
+        let stamp = Header { name: attribute::STAMP.into(), value: format!("{LINEAGE}:1").into() };
+        let target = crate::broker::Target::Partition(number);
+        let seal = Outgoing { topic: "orders".into(), target, key: None, headers: vec![stamp], payload: None };
+        moving.scene.broker.publish(seal, Completion::new(None).0);
+    }
+    moving.state = Arc::new(moving.state.as_ref().clone().with_sealed(|epoch| epoch == 1));
+    let process = moving.start_anew();
+    process.drained(1).await;
+    let seals = moving.scene.broker.messages("orders").into_iter().filter(|message| message.payload.is_none());
+    assert!(seals.map(|seal| seal.at.partition.number).any(|number| number == later));
+    process.stop().await;
+}
+
+#[tokio::test]
 async fn dead_letters_and_emits_go_to_the_broker_that_is_written_to_while_the_other_drains() {
     let mut moving = Move::emitting(FakeStore::default(), "[{topic: shipments, type: order.placed}]");
     moving.write(3, 0..=0).await;
