@@ -24,8 +24,9 @@ pub struct Worker {
     pub deadline: GoDuration,
     #[serde(default)]
     pub retry: Retry,
-    /// An HTTP service that is told of each applied event. Of an update that came before its order it is told when it is kept, which is
-    /// before it takes effect.
+    /// An HTTP service that is told of each applied event by a POST, at least once: its Idempotency-Key is the event's id, or, of an event
+    /// that makes an order, the event's name and the order's id. Of an update that came before its order it is told when it is kept,
+    /// which is before it takes effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
     /// What becomes of dead letters beside their topic. Where the store is PostgreSQL they are kept in its table failed_messages.

@@ -31,12 +31,16 @@ const EXPIRED: &[u8] = br#"{"type":"ERROR","object":{"kind":"Status","apiVersion
 pub enum Errand {
     /// The write of a Hold.
     Hold,
+    /// What the API server says to that, when it is done.
+    HoldAnswer,
     /// Members are listed to watch them: the first page.
     FirstPage,
     /// Every other list of members, and the pages after the first one. While these are kept waiting, a page is one member.
     List,
     /// A watch on members.
     Watch,
+    /// What such a watch tells.
+    News,
 }
 
 pub struct Porter {
@@ -137,7 +141,14 @@ async fn carry(State(desk): State<Arc<Desk>>, request: Request) -> Result<Respon
     }
     let expired = desk.expired.subscribe();
     let answer = desk.api_server.send(Request::from_parts(parts, body.into())).await.map_err(failed)?.map(Body::new);
-    Ok(if errand == Some(Errand::Watch) { answer.map(|news| until_expired(news, expired)) } else { answer })
+    Ok(match errand {
+        Some(Errand::Watch) => answer.map(|news| until_expired(desk, news, expired)),
+        Some(Errand::Hold) => {
+            desk.pass(Errand::HoldAnswer).await;
+            answer
+        }
+        _ => answer,
+    })
 }
 
 fn errand(request: &Parts, body: &[u8]) -> Option<Errand> {
@@ -154,13 +165,16 @@ fn errand(request: &Parts, body: &[u8]) -> Option<Errand> {
     }
 }
 
-fn until_expired(news: Body, expired: watch::Receiver<()>) -> Body {
-    let open = Some((news.into_data_stream(), expired));
+fn until_expired(desk: Arc<Desk>, news: Body, expired: watch::Receiver<()>) -> Body {
+    let open = Some((desk, news.into_data_stream(), expired));
     Body::from_stream(stream::unfold(open, |open| async move {
-        let (mut news, mut expired) = open?;
+        let (desk, mut news, mut expired) = open?;
         tokio::select! {
             _ = expired.changed() => Some((Ok(Bytes::from_static(EXPIRED)), None)),
-            told = news.next() => Some((told?, Some((news, expired)))),
+            told = news.next() => {
+                desk.pass(Errand::News).await;
+                Some((told?, Some((desk, news, expired))))
+            }
         }
     }))
 }

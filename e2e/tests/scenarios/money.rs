@@ -52,8 +52,8 @@ const REFUSED: [(&str, &str); 5] = [
     ("12.345", "has more than 2 decimals, and is not rounded silently"),
     ("0.30000000000000004", "has more than 2 decimals"),
     ("100000000", "must be between -99999999.99 and 99999999.99"),
-    ("12345678901234567890.12", "totalAmount has more digits than a number keeps here"),
-    ("0.30000000000000000001", "totalAmount has more digits"),
+    ("12345678901234567890.12", "has more digits than a number keeps here"),
+    ("0.30000000000000000001", "has more digits"),
 ];
 const DEPOSITS: [&str; 4] = ["\"12345678901234567890.12\"", "9007199254740993", "18446744073709551615", "0.30000000000000004"];
 

@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// While writes are held clients wait for each call: what is decided without a list is decided in time, and a write or a read whose answer
-/// was lost is made again. What the switch cannot do without has twice as long after each failure, since the API server may be slow and
-/// not mute.
+/// While writes are held clients wait for each call: what is decided without a list is decided in time, and a write or a read without an
+/// answer is made again. What the switch cannot do without has twice as long after each failure, since the API server may be slow and not
+/// mute.
 const CALL_IN_HOLD: Duration = Duration::from_millis(500);
 /// A Hold that lasts longer is shown in status, with who is missing; most are over before.
 const SHOWN_AFTER: Duration = Duration::from_millis(300);
@@ -279,6 +279,26 @@ impl Driver {
         timeout(after, call).await.map_err(late)?
     }
 
+    /// The write that begins a Hold: who obeys it waits already, though its answer is lost.
+    async fn until_seen(
+        &self,
+        writing: impl Future<Output = Result<Option<StateMap>, Error>>,
+        before: Option<String>,
+    ) -> Result<Option<StateMap>, Error> {
+        let mut writing = std::pin::pin!(writing);
+        loop {
+            if let Ok(written) = timeout(CALL_IN_HOLD, &mut writing).await {
+                return written;
+            }
+            let look = state_map::read(&self.context, &self.wanted);
+            if let Ok(Ok(Found::State(map))) = timeout(CALL_IN_HOLD, look).await
+                && map.version() != before.as_deref()
+            {
+                return Ok(None);
+            }
+        }
+    }
+
     async fn in_trouble(&mut self, trouble: Trouble) -> Result<Option<StateMap>, Error> {
         if let Some(mut view) = View::read(&self.context, &self.wanted).await? {
             let shown = shown::in_trouble(&trouble, &view.backend);
@@ -503,9 +523,12 @@ impl Driver {
 
     async fn write(&mut self, map: StateMap, next: SwitchState) -> Result<Next, Error> {
         let before = map.state.clone();
-        self.holds |= matches!(next.phase(), Phase::Hold { .. });
-        let written = self.in_time(state_map::replace(&self.context, &self.wanted, map, next)).await?;
-        let Some(map) = written else { return Ok(Next::Step) };
+        let begins = !self.holds && matches!(next.phase(), Phase::Hold { .. });
+        let version = map.version().map(str::to_owned);
+        let writing = state_map::replace(&self.context, &self.wanted, map, next);
+        let written = if begins { self.until_seen(writing, version).await } else { self.in_time(writing).await };
+        self.holds |= begins;
+        let Some(map) = written? else { return Ok(Next::Step) };
         self.see(&map.state);
         self.context.metrics.switch_written();
         let (after, now) = (&map.state, self.context.now());

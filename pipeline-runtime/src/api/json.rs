@@ -69,7 +69,7 @@ mod tests {
     fn an_amount_that_would_be_changed_names_its_field() {
         let problem = parse(br#"{"items": [{"price": 0.30000000000000000001}]}"#).unwrap_err();
         assert_eq!(problem.fields[0].field, "items[0].price");
-        assert!(problem.message.contains("items[0].price has more digits"), "{}", problem.message);
+        assert!(problem.message.contains("has more digits"), "{}", problem.message);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Where the live switch has its limits, and what it promises there: targets that cannot work, brokers that are dead, more requests than
-//! may wait, a backlog, a pipeline without a database.
+//! may wait, a backlog, a pipeline without a database, an API server that says nothing.
 
 mod backlog;
 mod dead_broker;
+mod mute;
 mod no_database;
 mod refused;
 mod waiting;
