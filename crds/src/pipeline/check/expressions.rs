@@ -260,16 +260,31 @@ impl<'a> Expressions<'a> {
 
     /// Why what this event emits on its own example would be no event that holds for its reader; as far as can be told from here.
     pub fn emits_broken(&self, emit: &Emit, reader: &Expressions<'_>) -> Option<String> {
-        if !(self.encrypted.is_empty() && reader.encrypted.is_empty()) {
-            return None;
-        }
         let (example, attributes) = (Json::from(&self.event.example.as_ref()?.0), self.attributes());
         let topic = self.config.topics.first().map(String::as_str).unwrap_or_default();
         let input = Input { topic, key: Some("example"), id: "example", publish_time: when(), attributes: &attributes, data: &example };
-        let Some(data) = &emit.data else { return reader.refuses(&emit.topic, &example) };
-        let data = expression::compile(data, &self.scope).ok()?;
-        let emitted = data.json(&input).ok()?;
-        reader.refuses(&emit.topic, &emitted)
+        let expression = emit.data.as_ref().map(|data| expression::compile(data, &self.scope)).transpose().ok()?;
+        let emitted = match &expression {
+            None => Cow::Borrowed(&example),
+            Some(data) => data.json(&input).ok()?,
+        };
+        // What is encrypted is another value by then, and there all the same.
+        match self.encrypted.is_empty() && reader.encrypted.is_empty() {
+            true => reader.refuses(&emit.topic, &emitted),
+            false => reader.lacks(&emitted),
+        }
+    }
+
+    /// The first field that has to be there and is not.
+    fn lacks(&self, data: &Json<'_>) -> Option<String> {
+        let schema = Schema::compile(self.config.schema.as_ref()?).ok()?;
+        let attributes = Object::new();
+        let input = Input { topic: "", key: None, id: "", publish_time: when(), attributes: &attributes, data };
+        let missing = |path: &str| {
+            let read = expression::compile(path, &Scope::default());
+            read.is_ok_and(|read| matches!(read.json(&input), Err(EvaluationError::Missing { .. })))
+        };
+        schema.faults(data).into_iter().find(|fault| missing(&fault.path)).map(|fault| format!("{}: {}", fault.path, fault.message))
     }
 
     /// The first thing for which data cannot be this event.

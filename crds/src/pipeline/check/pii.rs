@@ -225,6 +225,16 @@ spec:
     }
 
     #[test]
+    fn what_an_emission_lacks_for_its_reader_is_told_where_fields_are_encrypted_too() {
+        let reader = "  - name: order.created\n    topics: [told]\n    effect: None\n    order: {id: data.id}\n    \
+                      schema: {type: object, required: [id, who], properties: {id: {type: string}, who: {type: integer}}}\n  pii:";
+        let read = SOUND.replacen("\n  pii:", &format!("\n{reader}"), 1);
+        assert_eq!(mistakes(&read), [], "what it is by then is not known here");
+        let found = mistakes(&read.replace(", 'who': data.customerId}", "}"));
+        assert!(found.len() == 1 && found[0].place == "spec.events[0].emit[0]" && found[0].message.contains("who"), "{found:?}");
+    }
+
+    #[test]
     fn what_hands_on_encrypted_fields_as_they_are_is_sound() {
         assert_eq!(mistakes(SOUND), []);
         let shipped = SOUND.replace("key: data.customerId", "key: \"'customer/' + data.customerId\"");
