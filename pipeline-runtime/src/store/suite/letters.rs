@@ -54,7 +54,7 @@ pub async fn the_note_of_an_event_stays_with_its_dead_letter(store: &(impl Store
     letter.facts.event_id = Some(buried.event_id.clone());
     store.keep(&[letter]).await.unwrap();
     assert!(!store.tidy(Duration::ZERO).await.unwrap());
-    assert_eq!(store.apply(&[buried.clone()]).await.unwrap(), [Applied::Repeat], "a replay takes effect at most once");
+    assert_eq!(store.apply(std::slice::from_ref(&buried)).await.unwrap(), [Applied::Repeat], "a replay takes effect at most once");
     assert_eq!(store.apply(&[other]).await.unwrap(), [Applied::Done], "who would remember all of them?");
     assert_eq!(store.forget_letters(Duration::ZERO, Duration::ZERO, 1_000_000).await.unwrap(), 1);
     store.tidy(Duration::ZERO).await.unwrap();
