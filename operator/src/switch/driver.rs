@@ -157,7 +157,7 @@ impl Driver {
             inbox,
             wanted,
             leaving: false,
-            holds: true,
+            holds: false,
             failures: 0,
             sight,
             known,
@@ -200,6 +200,8 @@ impl Driver {
         if self.newest.is_none() {
             let view = self.in_time(View::read(&self.context, &self.wanted)).await?;
             self.newest = view.and_then(|view| view.mirror).and_then(Result::ok);
+            // Of a Hold there may be no more in status than its Prepare.
+            self.holds = self.newest.as_ref().is_some_and(|newest| *newest.phase() != Phase::Steady);
         }
         match self.in_time(state_map::read(&self.context, &self.wanted)).await? {
             Found::State(map) => match &self.newest {
@@ -270,7 +272,8 @@ impl Driver {
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        if !self.holds {
+        // Who has just begun to lead knows nothing yet.
+        if !self.holds && self.newest.is_some() {
             return call.await;
         }
         let after = CALL_IN_HOLD.saturating_mul(1 << self.failures.min(5));
