@@ -2,7 +2,7 @@
 
 use super::errors::Problem;
 pub use crate::codec::weigh;
-use crate::codec::{TOO_MANY, changed};
+use crate::codec::{TOO_MANY_DIGITS, changed};
 use crds::json::{Json, Read, Terms};
 use serde::de::Error;
 
@@ -25,7 +25,7 @@ pub fn parse(body: &[u8]) -> Result<Json<'_>, Problem> {
     })?;
     match changed(text, "data") {
         None => Ok(read.json),
-        Some(path) => Err(Problem::field(&path, TOO_MANY)),
+        Some(path) => Err(Problem::field(&path, TOO_MANY_DIGITS)),
     }
 }
 

@@ -8,7 +8,7 @@
 const SAFE_DIGITS: usize = 15;
 
 /// What such a number is told, behind its place. Not the number itself: it may be a person's, and this is logged.
-pub const TOO_MANY: &str = "has more digits than a number keeps here: send fewer, or the same as a text in quotes";
+pub const TOO_MANY_DIGITS: &str = "has more digits than a number keeps here: send fewer, or the same as a text in quotes";
 
 /// Where the first number of a text, which is JSON, stands that would be changed: `data.items[1].price`. `root` is what the whole of it is
 /// called: `data`, or nothing.

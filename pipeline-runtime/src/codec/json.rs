@@ -77,6 +77,6 @@ pub(super) fn parse<'b>(body: &'b [u8], root: &str) -> Result<Json<'b>, DecodeEr
     })?;
     match digits::changed(text, root) {
         None => Ok(json),
-        Some(path) => Err(DecodeError(format!("{path} {}", digits::TOO_MANY))),
+        Some(path) => Err(DecodeError(format!("{path} {}", digits::TOO_MANY_DIGITS))),
     }
 }

@@ -12,7 +12,7 @@ mod topics;
 mod tests;
 
 pub use avro::Wanted;
-pub use digits::{TOO_MANY, changed};
+pub use digits::{TOO_MANY_DIGITS, changed};
 pub use json::{MAX_WEIGHT, Weight, weigh};
 pub use topics::{Codecs, Undecoded, Unwritten};
 

@@ -113,7 +113,7 @@ pub trait FailedMessages: Send + Sync + 'static {
     async fn note_alert_failure(&self, id: &str, reason: &str, tried: bool, again: Option<Duration>) -> Result<(), StoreError>;
 
     /// Forgets what was kept for longer, and the oldest of more than `most`. Says how many went. One that was replayed stays for
-    /// `replayed` after that: as long as it may still come by, since the note that it took effect stays with it.
+    /// `replayed` after that, unless there are too many: as long as it may still come by, since the note that it took effect stays with it.
     async fn forget_letters(&self, keep: Duration, replayed: Duration, most: i64) -> Result<u64, StoreError>;
 }
 

@@ -135,22 +135,32 @@ enum Drain {
 }
 
 /// A partition that was made after its broker was sealed has no seal: it gets one. One that is only not reached yet gets a second, which
-/// every reader passes over.
-async fn seal_again(shared: &Shared, switching: &Switching, state: &SwitchState, untouched: &[Partition]) {
+/// every reader passes over; but no third: `again` are those that have it.
+async fn seal_again(
+    shared: &Shared,
+    switching: &Switching,
+    state: &SwitchState,
+    mut untouched: Vec<Partition>,
+    again: &mut Vec<Partition>,
+) {
     let (lineage, epoch) = (state.lineage(), state.active().epoch);
+    untouched.retain(|partition| !again.contains(partition));
     if untouched.is_empty() || switching.reader(|reader| reader.to_seal().any(|open| open.epoch == epoch)) {
         return; // or whoever seals is at it
     }
-    if let Err(unsealed) = seal(&*shared.deps.broker, Stamp { lineage, epoch }, untouched, SEAL_DEADLINE).await {
+    if let Err(unsealed) = seal(&*shared.deps.broker, Stamp { lineage, epoch }, &untouched, SEAL_DEADLINE).await {
         let reason = unsealed.to_string();
         tracing::warn!(backend = shared.deps.broker.name(), epoch, reason, "partitions that may have come later cannot be sealed yet");
+        untouched.retain(|partition| !unsealed.left.contains(partition));
     }
+    again.append(&mut untouched);
 }
 
 /// While the state drains and this engine's backend is what is read: looks whether all of the group have passed the seals.
 pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>) -> Result<(), WorkerError> {
     let mut states = States::of(Some(&switching));
     let mut known = None;
+    let mut again = Vec::new();
     let mut say = None;
     while !shared.stopping() {
         let drains = switching.reader(|reader| {
@@ -159,6 +169,7 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
         });
         let Some(state) = drains else {
             (known, say) = (None, None);
+            again.clear();
             tokio::select! {
                 biased;
                 () = states.changed() => {}
@@ -176,7 +187,7 @@ pub(super) async fn look_at_drain(shared: Arc<Shared>, switching: Arc<Switching>
             Ok(Drain::Over) => switching.tell(),
             Ok(Drain::Waits { partitions, untouched }) => {
                 if due {
-                    seal_again(&shared, &switching, &state, &untouched).await;
+                    seal_again(&shared, &switching, &state, untouched, &mut again).await;
                     let mut ours = shared.desk().describe(&partitions);
                     let others = partitions.len() - ours.len();
                     ours.truncate(MOST_SAID);

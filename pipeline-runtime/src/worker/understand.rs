@@ -172,17 +172,21 @@ fn meaning(
     content: [u8; 32],
 ) -> Result<Meaning, Not> {
     let change = event.change(view, content, codec::place(&message.at))?;
+    let emissions = event.emissions(view)?;
+    let call = config.worker.as_ref().and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
+    if call.is_none() && emissions.is_empty() {
+        return Ok(Meaning::Event(Box::new(Event { change, then: None })));
+    }
     // A Create is known by its order, whatever its message is called.
     let known_as = match change.effect {
         Effect::Create => format!("{}/{}", change.event, change.order_id),
         _ => change.event_id.clone(),
     };
     let mut messages = Vec::new();
-    for (index, emission) in event.emissions(view)?.into_iter().enumerate() {
+    for (index, emission) in emissions.into_iter().enumerate() {
         messages.extend(emitted(config, contract, codecs, view, &known_as, index, emission)?);
     }
-    let call = config.worker.as_ref().and_then(|worker| worker.callback.as_ref()).map(|_| callback_body(event, view, &change));
-    let then = (call.is_some() || !messages.is_empty()).then(|| Then { event_id: change.event_id.clone(), known_as, messages, call });
+    let then = Some(Then { event_id: change.event_id.clone(), known_as, messages, call });
     Ok(Meaning::Event(Box::new(Event { change, then })))
 }
 

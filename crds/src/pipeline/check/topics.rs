@@ -1,3 +1,4 @@
+use super::writers::is_written;
 use super::{Found, lookalikes};
 use crate::pipeline::*;
 use std::time::Duration;
@@ -54,10 +55,8 @@ fn dead_letters(spec: &OrderPipelineSpec, place: &str, topic: &Topic, found: &mu
         return;
     }
     // What the pipeline itself would write there is told of its writers.
-    let written = [spec.api_creates(), spec.api_updates(), spec.generator_publishes()];
     let read = |event: &&Event| event.topics.iter().any(|name| name.as_str() == target);
-    let by_others = |event: &&Event| !written.iter().flatten().any(|name| event.name == *name.as_str());
-    if let Some(event) = spec.events.iter().filter(read).find(by_others) {
+    if let Some(event) = spec.events.iter().filter(read).find(|event| !is_written(spec, event)) {
         let message = format!(
             "{target} is read as {}: dead letters would be taken for events, and events for dead letters; name a topic of their own",
             event.name

@@ -89,10 +89,16 @@ fn one_key(topic: &str, event: &Written, before: &[Written], found: &mut Found) 
 
 /// In the order of the document, each once.
 fn written(spec: &OrderPipelineSpec) -> Vec<Written> {
-    let is = |event: &Event, name: Option<String>| name.is_some_and(|name| event.name == *name.as_str());
-    let events = spec.events.iter().enumerate().filter_map(|(index, event)| {
-        let by_api = is(event, spec.api_creates()) || is(event, spec.api_updates());
-        (by_api || is(event, spec.generator_publishes())).then(|| Written { index, by_api, config: spec.event_config(index, event) })
-    });
-    events.collect()
+    let events = spec.events.iter().enumerate().filter(|(_, event)| is_written(spec, event));
+    let written = |(index, event)| Written { index, by_api: by_api(spec, event), config: spec.event_config(index, event) };
+    events.map(written).collect()
+}
+
+/// Whether the pipeline itself writes it.
+pub(super) fn is_written(spec: &OrderPipelineSpec, event: &Event) -> bool {
+    by_api(spec, event) || spec.generator_publishes().is_some_and(|name| event.name == *name.as_str())
+}
+
+fn by_api(spec: &OrderPipelineSpec, event: &Event) -> bool {
+    [spec.api_creates(), spec.api_updates()].into_iter().flatten().any(|name| event.name == *name.as_str())
 }
